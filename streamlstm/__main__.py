@@ -1,0 +1,5 @@
+"""`python -m streamlstm` is the console script `streamlstm`."""
+
+from streamlstm.cli import main
+
+main()

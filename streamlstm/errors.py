@@ -1,0 +1,76 @@
+"""The errors of streamlstm, and the exit code each one gives the process.
+
+    StreamlstmError
+    ├── UsageError           64  the command line makes no sense
+    ├── BadDataError         65  input that cannot be read
+    │   └── ModelFileError   65  a model file that is refused; names tensor or field, found and expected
+    ├── InputMissingError    66  a file or topic that is not there
+    ├── InvariantError       70  a broken promise inside streamlstm: a bug, please report it
+    ├── RetryError           75  fenced, or a fault that a restart may cure: the supervisor starts again
+    │   └── FencedError      75  another member owns the transactional id or the group instance id
+    ├── AccessError          77  authentication or authorisation refused by the broker
+    └── ConfigError          78  configuration; carries every problem found, not just the first
+
+Codes are those of BSD sysexits.h. A message says what, where, expected and found.
+"""
+
+from collections.abc import Sequence
+
+
+class StreamlstmError(Exception):
+    """Root of the tree. `exit_code` is what the process ends with when nobody catches it."""
+
+    exit_code = 70
+
+
+class UsageError(StreamlstmError):
+    exit_code = 64
+
+
+class BadDataError(StreamlstmError):
+    exit_code = 65
+
+
+class ModelFileError(BadDataError):
+    """A model file is refused.
+
+    `where` names the file and, after a colon, the tensor or field; `expected` and `found` say what was wrong with it.
+    """
+
+    def __init__(self, where: str, problem: str, *, expected: str = "", found: str = "") -> None:
+        parts = [f"{where}: {problem}"]
+        if expected:
+            parts.append(f"expected {expected}")
+        if found:
+            parts.append(f"found {found}")
+        super().__init__("; ".join(parts))
+
+
+class InputMissingError(StreamlstmError):
+    exit_code = 66
+
+
+class InvariantError(StreamlstmError):
+    exit_code = 70
+
+
+class RetryError(StreamlstmError):
+    exit_code = 75
+
+
+class FencedError(RetryError):
+    pass
+
+
+class AccessError(StreamlstmError):
+    exit_code = 77
+
+
+class ConfigError(StreamlstmError):
+    """Every problem of a configuration at once; one line each in the message."""
+
+    exit_code = 78
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
