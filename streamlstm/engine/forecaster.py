@@ -17,7 +17,7 @@ from streamlstm.events.forecast import ForecastBatch, Status
 from streamlstm.kernels import observe
 from streamlstm.kernels.layout import Layout
 from streamlstm.model.golden import check_golden
-from streamlstm.model.model_file import Golden, Model, ScalingKind
+from streamlstm.model.model_file import Model, ScalingKind
 from streamlstm.state.slots import SlotTable
 
 CARRY_WARMUP = 8
@@ -158,12 +158,7 @@ def _input_limit(model: Model, backend: CpuBackend) -> float:
 
 
 def _check_kernels(model: Model, executor: Executor | None, threads: int) -> None:
-    """Re-run the golden vectors through the very kernels that will serve.
-
-    The expected outputs carry the state on, so a window model is held to the steps within its first window.
-    """
-    steps = min(model.golden.x.shape[1], model.window or model.golden.x.shape[1])
-    golden = Golden(x=model.golden.x[:, :steps], y=model.golden.y[:, :steps])
+    """Re-run the golden vectors through the very kernels that will serve."""
 
     def run(x: NDArray[np.float32]) -> NDArray[np.float64]:
         sequences, steps, _ = x.shape
@@ -176,7 +171,7 @@ def _check_kernels(model: Model, executor: Executor | None, threads: int) -> Non
             y[:, t] = now
         return y.astype(np.float64)
 
-    check_golden(golden, run)
+    check_golden(model.golden, run)
 
 
 def refused(batch: EventBatch) -> NDArray[np.int64]:
