@@ -90,9 +90,9 @@ def assign_slots(
     while (1 << bits) < n_buckets:
         bits += 1
     shift = np.uint64(64 - bits)
-    text = payload.ctypes.data
-    bucket_at = buckets.ctypes.data
-    cell_at = cells.ctypes.data
+    text = np.int64(payload.ctypes.data)
+    bucket_at = np.int64(buckets.ctypes.data)
+    cell_at = np.int64(cells.ctypes.data)
     cell_bytes = cells.shape[1] * 8
     before = counts[N_STREAMS]
     for i in range(start, stop):
@@ -186,7 +186,7 @@ def release_slots(
     while (1 << bits) <= mask:
         bits += 1
     shift = np.uint64(64 - bits)
-    cell_at = cells.ctypes.data
+    cell_at = np.int64(cells.ctypes.data)
     cell_bytes = cells.shape[1] * 8
     released = 0
     for i in range(slots.shape[0] - 1, -1, -1):

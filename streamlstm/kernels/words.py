@@ -156,3 +156,20 @@ def as_real(typingctx: Any, word: Any) -> Any:
         return builder.bitcast(arguments[0], ir.DoubleType())
 
     return types.float64(types.uint64), codegen
+
+
+def _bits_of(float_type: Any, width: int) -> Any:
+    def bits(typingctx: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            value = arguments[0] if width == 64 else builder.fptrunc(arguments[0], float_type)
+            word = builder.bitcast(value, ir.IntType(width))
+            return word if width == 64 else builder.zext(word, _I64)
+
+        return types.uint64(types.float64), codegen
+
+    return intrinsic(bits)
+
+
+float64_bits = _bits_of(ir.DoubleType(), 64)
+float32_bits = _bits_of(ir.FloatType(), 32)
+"""float32_bits(value float64) -> uint64: the bits of the value rounded to float32, in the lower half."""
