@@ -8,7 +8,11 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from streamlstm.events.batch import Reason
+from streamlstm.events.forecast import Status
 
 LATENCY_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -76,23 +80,19 @@ class ModelInfo:
     horizons: str
 
 
-def _by_reason() -> dict[Reason, int]:
-    return dict.fromkeys((reason for reason in Reason if reason is not Reason.OK), 0)
-
-
 @dataclass(slots=True)
 class Counters:
     """Everything counted since the start, and the gauges of now.
 
     Times are epoch seconds (`*_at`); `lag` is, per assigned (topic, partition), the records between the committed
-    position and the end of the partition.
+    position and the end of the partition. `forecasts` is indexed by Status, `dead_letters` by Reason.
     """
 
     events: int = 0
     event_bytes: int = 0
-    forecasts: dict[str, int] = field(default_factory=dict)
+    forecasts: list[int] = field(default_factory=lambda: [0] * len(Status))
     forecast_bytes: int = 0
-    dead_letters: dict[Reason, int] = field(default_factory=_by_reason)
+    dead_letters: list[int] = field(default_factory=lambda: [0] * len(Reason))
     transactions: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     request_retries: int = 0
     rebalances: int = 0
@@ -105,3 +105,11 @@ class Counters:
     lag: dict[tuple[str, int], int] = field(default_factory=dict)
     last_commit_at: float = 0.0
     startup_seconds: float = 0.0
+
+    def add_rows(self, reason: NDArray[np.uint8], status: NDArray[np.uint8]) -> None:
+        """Count committed rows: one dead letter for each with a reason, one forecast of that status for the others."""
+        for code, count in enumerate(np.bincount(reason).tolist()):
+            if code != Reason.OK:
+                self.dead_letters[code] += count
+        for code, count in enumerate(np.bincount(status[reason == Reason.OK]).tolist()):
+            self.forecasts[code] += count
