@@ -1,44 +1,48 @@
 """Lines of text as records: each line is a record's value, without key, headers or timestamp."""
 
 import numpy as np
+from numpy.typing import NDArray
 
-from streamlstm.events.batch import PADDING, EventBatch, Run
+from streamlstm.events.batch import EventBatch, Reason
 
 NEWLINE = 10
 CARRIAGE_RETURN = 13
 
+Int64s = NDArray[np.int64]
 
-def line_spans(block: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Start and length (int64) of every line of `block` that isn't empty; the line ends are left out."""
-    data = np.frombuffer(block, np.uint8)
-    ends = np.flatnonzero(data == NEWLINE).astype(np.int64)
-    starts = np.concatenate(([0], ends[:-1] + 1)).astype(np.int64) if len(ends) else ends
+
+def line_spans(block: bytes) -> tuple[Int64s, Int64s]:
+    """Start and length of every line of `block` that isn't empty, line ends left out. `block` ends in a newline."""
+    text = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(text == NEWLINE)
+    starts = np.concatenate((np.zeros(min(1, len(ends)), np.int64), ends[:-1] + 1))
     lengths = ends - starts
-    with_return = (lengths > 0) & (data[np.maximum(ends - 1, 0)] == CARRIAGE_RETURN)
-    lengths = lengths - with_return
+    lengths -= (lengths > 0) & (text[np.maximum(ends - 1, 0)] == CARRIAGE_RETURN)
     kept = lengths > 0
     return starts[kept], lengths[kept]
 
 
-def fill_with_lines(
-    batch: EventBatch, block: bytes, starts: np.ndarray, lengths: np.ndarray, topic: str, partition: int, offset: int
+def append_lines(
+    batch: EventBatch, block: bytes, starts: Int64s, lengths: Int64s, topic: str, partition: int, first_offset: int
 ) -> None:
-    """Make `batch` the lines of `block` at `starts`, with offsets counted on from `offset` and timestamp 0.
+    """Add a row for each of the lines of `block` at `starts`, with offsets counted on from `first_offset`.
 
-    The record key is null: the stream id comes from the value.
+    The record's key is null and its timestamp 0: stream and time come from the value.
     """
-    n = len(starts)
-    batch.clear()
-    batch.reserve(rows=n, payload=len(block) + PADDING)
-    batch.payload[: len(block)] = np.frombuffer(block, np.uint8)
-    batch.payload_used = len(block)
-    batch.n = n
-    batch.runs.append(Run(topic, partition, 0, n))
-    batch.offset[:n] = np.arange(offset, offset + n)
-    batch.timestamp[:n] = 0
-    batch.key_at[:n] = -1
-    batch.key_len[:n] = 0
-    batch.value_at[:n] = starts
-    batch.value_len[:n] = lengths
-    batch.headers_len[:n] = 0
-    batch.reason[:n] = 0
+    n, first = len(starts), batch.n
+    if n == 0:
+        return
+    batch.reserve_rows(n)
+    begin, end = int(starts[0]), int(starts[-1] + lengths[-1])
+    at = batch.append_payload(memoryview(block)[begin:end])
+    rows = slice(first, first + n)
+    batch.offset[rows] = np.arange(first_offset, first_offset + n)
+    batch.timestamp[rows] = 0
+    batch.key_at[rows] = -1
+    batch.key_len[rows] = 0
+    batch.value_at[rows] = starts + (at - begin)
+    batch.value_len[rows] = lengths
+    batch.headers_at[rows] = at
+    batch.headers_len[rows] = 0
+    batch.reason[rows] = Reason.OK
+    batch.extend_run(topic, partition, first + n)

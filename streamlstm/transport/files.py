@@ -20,6 +20,8 @@ from streamlstm.errors import BadDataError, InputMissingError
 
 CHUNK_BYTES = 4 << 20
 STREAM_COLUMNS = ("stream", "unique_id", "series", "id", "key")
+TIME_COLUMNS = ("ts", "timestamp", "time", "ds", "date", "datetime")
+VALUE_COLUMNS = ("value", "target", "y")
 _JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
 
 
@@ -30,7 +32,7 @@ def open_input(path: str) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     try:
-        file = Path(path).open("rb")
+        file = Path(path).open("rb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise InputMissingError(f"{path}: cannot be read: {error.strerror}") from error
     with file:
@@ -45,7 +47,7 @@ def open_output(path: str) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     try:
-        file = Path(path).open("wb")
+        file = Path(path).open("wb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise InputMissingError(f"{path}: cannot be written: {error.strerror}") from error
     with file:
@@ -100,23 +102,21 @@ class CsvColumns:
     wide: bool
 
 
-def csv_columns(
-    header: Sequence[str], inputs: Sequence[str], times: Sequence[str], values: Sequence[str], where: str
-) -> CsvColumns:
+def csv_columns(header: Sequence[str], inputs: Sequence[str], where: str) -> CsvColumns:
     """Read a CSV header. Raises BadDataError, naming the file, what was expected and what was found."""
     names = [name.strip() for name in header]
     lower = [name.lower() for name in names]
-    time = _first(lower, times)
+    time = _first(lower, TIME_COLUMNS)
     stream = _first(lower, STREAM_COLUMNS)
     taken = {time, stream}
-    found = _input_columns(names, lower, inputs, values)
+    found = _input_columns(names, lower, inputs)
     if found:
         return CsvColumns(time, stream, found, wide=False)
     others = tuple((i, name) for i, name in enumerate(names) if i not in taken)
     if stream is None and others and len(inputs) == 1 and (time is not None or len(others) > 1):
         return CsvColumns(time, None, others, wide=True)
     raise BadDataError(
-        f"{where}: header: expected a time column ({', '.join(times)}), a stream column ({', '.join(STREAM_COLUMNS)}) "
+        f"{where}: header: expected a time column ({', '.join(TIME_COLUMNS)}), a stream column ({', '.join(STREAM_COLUMNS)}) "
         f"and the model's inputs ({', '.join(inputs)}), or one column per series; found {', '.join(names)}"
     )
 
@@ -125,30 +125,17 @@ def _first(lower: Sequence[str], wanted: Sequence[str]) -> int | None:
     return next((lower.index(name) for name in wanted if name in lower), None)
 
 
-def _input_columns(
-    names: Sequence[str], lower: Sequence[str], inputs: Sequence[str], values: Sequence[str]
-) -> tuple[tuple[int, str], ...]:
+def _input_columns(names: Sequence[str], lower: Sequence[str], inputs: Sequence[str]) -> tuple[tuple[int, str], ...]:
     if all(name in names for name in inputs):
         return tuple((names.index(name), name) for name in inputs)
-    column = _first(lower, values) if len(inputs) == 1 else None
+    column = _first(lower, VALUE_COLUMNS) if len(inputs) == 1 else None
     return ((column, inputs[0]),) if column is not None else ()
 
 
-@dataclass(frozen=True, slots=True)
-class FieldNames:
-    """The field names that the daemon's decoder reads, to write CSV rows in its terms."""
-
-    stream: str
-    time: str
-    value: str
-    values: str
-    inputs: tuple[str, ...]
-    times: tuple[str, ...]
-    value_aliases: tuple[str, ...]
-
-
-def csv_to_json_lines(file: BinaryIO, head: bytes, where: str, names: FieldNames) -> Iterator[bytes]:
+def csv_to_json_lines(file: BinaryIO, head: bytes, where: str, inputs: Sequence[str]) -> Iterator[bytes]:
     """The JSON line of every event of a CSV file: one per row (long), or one per row and series (wide, left to right).
+
+    The fields are stream, ts, and value (one input) or values (several, by name).
 
     A cell that is a JSON number is copied digit by digit; an empty one is null; NaN and infinities become those tokens
     and other text a string, which the decoder refuses with a reason.
@@ -158,13 +145,13 @@ def csv_to_json_lines(file: BinaryIO, head: bytes, where: str, names: FieldNames
     header = next(rows, None)
     if header is None:
         return
-    columns = csv_columns(header, names.inputs, names.times, names.value_aliases, where)
+    columns = csv_columns(header, inputs, where)
     default_stream = Path(where).stem if where != "-" else "stdin"
     lines: list[bytes] = []
     try:
         for row in rows:
             if row:
-                lines.extend(_row_events(row, columns, default_stream, names))
+                lines.extend(_row_events(row, columns, default_stream))
             if len(lines) >= 8192:
                 yield b"".join(lines)
                 lines.clear()
@@ -174,24 +161,24 @@ def csv_to_json_lines(file: BinaryIO, head: bytes, where: str, names: FieldNames
         yield b"".join(lines)
 
 
-def _row_events(row: Sequence[str], columns: CsvColumns, default_stream: str, names: FieldNames) -> Iterator[bytes]:
+def _row_events(row: Sequence[str], columns: CsvColumns, default_stream: str) -> Iterator[bytes]:
     time = _cell(row, columns.time)
     if columns.wide:
         for column, series in columns.values:
-            yield _event(series, time, {names.value: _cell(row, column)}, names)
+            yield _event(series, time, {"value": _cell(row, column)})
         return
     stream = default_stream if columns.stream is None else _text(row, columns.stream)
     if len(columns.values) == 1:
-        value = {names.value: _cell(row, columns.values[0][0])}
+        value = {"value": _cell(row, columns.values[0][0])}
     else:
-        value = {names.values: {name: _cell(row, column) for column, name in columns.values}}
-    yield _event(stream, time, value, names)
+        value = {"values": {name: _cell(row, column) for column, name in columns.values}}
+    yield _event(stream, time, value)
 
 
-def _event(stream: str, time: object, value: dict[str, object], names: FieldNames) -> bytes:
-    event: dict[str, object] = {names.stream: stream}
+def _event(stream: str, time: object, value: dict[str, object]) -> bytes:
+    event: dict[str, object] = {"stream": stream}
     if time is not None:
-        event[names.time] = time
+        event["ts"] = time
     return orjson.dumps(event | value, option=orjson.OPT_APPEND_NEWLINE)
 
 

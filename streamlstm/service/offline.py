@@ -1,0 +1,160 @@
+"""`streamlstm forecast`: the daemon's path from a file to a file, without a broker.
+
+The values written are the very bytes that the daemon puts in its records for the same events: same decoder, same
+engine, same printer. `src` names the topic and partition it is told to, and counts the events as offsets.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+
+from streamlstm.config import Config
+from streamlstm.engine.forecaster import Forecaster, refused
+from streamlstm.errors import UsageError
+from streamlstm.events.batch import EventBatch, Reason
+from streamlstm.events.decode import JsonDecoder
+from streamlstm.events.encode import ForecastEncoder
+from streamlstm.events.fields import FieldPaths
+from streamlstm.events.lines import append_lines, line_spans
+from streamlstm.model.model_file import Model, load
+from streamlstm.service.wiring import field_paths, forecaster_settings, thread_count
+from streamlstm.transport import files
+
+HEAD_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineOptions:
+    """What `streamlstm forecast` was asked for. Paths may be "-".
+
+    `format` auto goes by the file's name, then by its first byte. `dead_letters` is where bad events go as JSON lines;
+    None: they are only counted.
+    """
+
+    model: Path
+    input: str
+    output: str
+    format: Literal["auto", "jsonl", "csv"] = "auto"
+    batch_size: int = 20_000
+    threads: int = 1
+    topic: str = ""
+    partition: int = 0
+    first_offset: int = 0
+    dead_letters: str | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of the events."""
+
+    events: int
+    forecasts: int
+    refused: Counter[str]
+
+
+def forecast(options: OfflineOptions, config: Config, progress: Callable[[int], None]) -> Tally:
+    """Forecast every event of the input, in input order; `progress` is told the bytes read so far.
+
+    Raises InputMissingError, ModelFileError, BadDataError.
+    """
+    model = load(options.model)
+    with ExitStack() as stack:
+        source = stack.enter_context(files.open_input(options.input))
+        _refuse_same_file(options)
+        output = stack.enter_context(files.open_output(options.output))
+        letters = stack.enter_context(files.open_output(options.dead_letters)) if options.dead_letters else None
+        blocks, paths = _read(source, options, config, model)
+        executor = stack.enter_context(ThreadPoolExecutor(thread_count(options.threads), "step"))
+        settings = forecaster_settings(config, thread_count(options.threads))
+        topic = options.topic or config.input.topic
+        run = _Run(model, paths, topic, options, Forecaster(model, settings, executor), output, letters)
+        read = 0
+        for block in blocks:
+            run.forecast(block)
+            read += len(block)
+            progress(read)
+    return run.tally
+
+
+def _refuse_same_file(options: OfflineOptions) -> None:
+    """Opening the output would empty the input before it is read."""
+    if "-" in (options.input, options.output) or not os.path.exists(options.output):
+        return
+    if os.path.samefile(options.input, options.output):
+        raise UsageError(f"--output {options.output}: is the input too; expected another file")
+
+
+def _read(
+    source: BinaryIO, options: OfflineOptions, config: Config, model: Model
+) -> tuple[Iterator[bytes], FieldPaths]:
+    """Blocks of whole JSON lines, and where the fields stand in them. CSV is rewritten with the default names."""
+    head = source.read1(HEAD_BYTES) if hasattr(source, "read1") else source.read(HEAD_BYTES)
+    if options.format == "csv" or (options.format == "auto" and files.looks_like_csv(options.input, head)):
+        paths = FieldPaths(inputs=model.inputs, time_unit=config.input.time_unit)
+        return files.csv_to_json_lines(source, head, options.input, model.inputs), paths
+    return files.read_lines(source, head), field_paths(config, model)
+
+
+class _Run:
+    """One pass over a file: blocks of lines in, forecasts out."""
+
+    def __init__(
+        self,
+        model: Model,
+        paths: FieldPaths,
+        topic: str,
+        options: OfflineOptions,
+        forecaster: Forecaster,
+        output: BinaryIO,
+        letters: BinaryIO | None,
+    ) -> None:
+        self.options = options
+        self.topic = topic
+        self.decoder = JsonDecoder(paths)
+        self.forecaster = forecaster
+        self.encoder = ForecastEncoder(model.model_hash[:12], model.horizons)
+        self.batch = EventBatch(inputs=len(model.inputs), payload=np.zeros(0, np.uint8), capacity=options.batch_size)
+        self.output = output
+        self.letters = letters
+        self.tally = Tally(0, 0, Counter())
+
+    def forecast(self, block: bytes) -> None:
+        starts, lengths = line_spans(block)
+        size = self.options.batch_size
+        for first in range(0, len(starts), size):
+            part = slice(first, first + size)
+            offset = self.options.first_offset + self.tally.events
+            self.batch.clear()
+            append_lines(self.batch, block, starts[part], lengths[part], self.topic, self.options.partition, offset)
+            self._forecast_batch()
+
+    def _forecast_batch(self) -> None:
+        batch = self.batch
+        self.decoder.decode(batch, 0, batch.n)
+        forecasts = self.forecaster.forecast(batch)
+        values = self.encoder.values(batch, forecasts)
+        bad = refused(batch)
+        self.output.write(b"".join(value + b"\n" for value in values))
+        self.output.flush()
+        for row in bad.tolist():
+            self._write_dead_letter(row)
+        self.tally.events += batch.n
+        self.tally.forecasts += len(values)
+
+    def _write_dead_letter(self, row: int) -> None:
+        batch = self.batch
+        reason = Reason(int(batch.reason[row])).label
+        self.tally.refused[reason] += 1
+        if self.letters is not None:
+            at = int(batch.value_at[row])
+            value = batch.payload[at : at + int(batch.value_len[row])].tobytes().decode("utf-8", "backslashreplace")
+            letter = {"offset": int(batch.offset[row]), "reason": reason, "value": value}
+            self.letters.write(json.dumps(letter, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
