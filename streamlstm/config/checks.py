@@ -126,13 +126,12 @@ def _input_fields(config: Config) -> Iterator[Problem]:
 def _security(security: Security) -> Iterator[Problem]:
     here = "kafka.security."
     protocol = f'security_protocol = "{security.security_protocol}"'
-    given = security.model_fields_set - {"security_protocol"}
-    for name in sorted(given):
-        stray = (name.startswith("ssl_") and not security.encrypted) or (
-            name.startswith("sasl_") and not security.authenticated
-        )
-        if stray and getattr(security, name) != Security.model_fields[name].default:
-            yield Problem((here + name, here + "security_protocol"), "a value", f"nothing, with {protocol}")
+    for name, value in security.model_dump(
+        exclude_none=True, exclude={"security_protocol", "ssl_check_hostname"}
+    ).items():
+        used = security.encrypted if name.startswith("ssl_") else security.authenticated
+        if not used:
+            yield Problem((here + name, here + "security_protocol"), f'"{value}"', f"nothing, with {protocol}")
     if security.authenticated and security.sasl_mechanism is None:
         yield Problem((here + "sasl_mechanism", here + "security_protocol"), "nothing", f"a mechanism, with {protocol}")
     if security.authenticated and re.match("PLAIN|SCRAM", security.sasl_mechanism or ""):

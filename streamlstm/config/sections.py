@@ -184,6 +184,12 @@ class Fetch(Section):
     max_wait_ms: int = setting(500, "A broker answers after so long, whatever it has.", low=1, high=60_000)
     max_bytes: int = setting(16_777_216, "Most that one answer of a broker holds.", low=65_536, high=GIB)
     max_partition_bytes: int = setting(4_194_304, "Most of one partition in one answer.", low=16_384, high=GIB)
+    max_batch_bytes: int = setting(
+        67_108_864,
+        "Largest record batch once decompressed; a larger one is a dead letter by reference.",
+        low=1_048_576,
+        high=GIB,
+    )
     socket_read_bytes: int = setting(1_048_576, "Size of one read from a broker's socket.", low=4_096, high=67_108_864)
 
 
