@@ -32,22 +32,25 @@ class Golden:
     tolerance: Float64
 
 
-def make_golden(parameters: Parameters, window: int = 0) -> Golden:
+def make_golden(parameters: Parameters, window: int = 0, where: str = "model") -> Golden:
     """Golden vectors of these weights, from the equations in float64.
 
     Raises ModelFileError when a forecast isn't finite in float32: such weights can't be served.
     """
-    return golden_of(parameters, window, golden_input(parameters.inputs))
+    return golden_of(parameters, window, golden_input(parameters.inputs), where)
 
 
-def golden_of(parameters: Parameters, window: int, x: Float32) -> Golden:
+def golden_of(parameters: Parameters, window: int, x: Float32, where: str) -> Golden:
     """Expected output and tolerance for the input x (n, T, I)."""
     y = served(parameters, window, x)
     with np.errstate(over="ignore", invalid="ignore"):
         single = served(parameters, window, x, np.float32)
     if not (np.isfinite(y).all() and np.isfinite(single).all()):
         raise ModelFileError(
-            "model", "the weights overflow float32", expected="finite forecasts", found="a forecast that isn't finite"
+            f"{where}: weights",
+            "the weights overflow float32",
+            expected="finite forecasts",
+            found="a forecast that isn't finite",
         )
     drift = np.maximum.accumulate(np.abs(single - y), axis=1)
     tolerance = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * _head_magnitude(parameters, x) + ROUNDING_MARGIN * drift

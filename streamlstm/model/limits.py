@@ -45,9 +45,13 @@ def count_elements(shape: tuple[int, ...], where: str) -> int:
         raise ModelFileError(where, "shape", expected=f"at most {MAX_DIMENSIONS} dimensions", found=f"{len(shape)}")
     total = 1
     for size in shape:
-        if size < 0:
-            raise ModelFileError(where, "shape", expected="no negative dimension", found=str(shape))
+        if not 0 <= size < 1 << 63:  # checked before printing: Python refuses to print integers of thousands of digits
+            raise ModelFileError(where, "shape", expected="dimensions from 0 to 2^63", found=_word(size))
         total *= size
     if total > MAX_ELEMENTS:
-        raise ModelFileError(where, "shape", expected=f"at most {MAX_ELEMENTS} elements", found=f"{total} {shape}")
+        raise ModelFileError(where, "shape", expected=f"at most {MAX_ELEMENTS} elements", found=f"{total} in {shape}")
     return total
+
+
+def _word(size: int) -> str:
+    return f"{size}" if -(1 << 63) < size < 0 else "a number of more than 64 bits"

@@ -270,7 +270,7 @@ def _read_golden(parameters: Parameters, window: int, tensors: dict[str, Tensor]
         raise ModelFileError(f"{where}: golden.x", "wrong shape", expected="at most 4096 steps", found=str((n, T)))
     x = _single(tensors, "golden.x", (n, T, parameters.inputs), where)
     y: Float64 = read_exact(_take(tensors, "golden.y", "float64", (n, T, parameters.outputs), where))
-    golden = Golden(x, y, golden_of(parameters, window, x).tolerance)
+    golden = Golden(x, y, golden_of(parameters, window, x, where).tolerance)
     check_golden(golden, lambda steps: served(parameters, window, steps), where)
     return golden
 

@@ -24,7 +24,9 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One LSTM layer. The two biases of a framework that keeps two are summed in float64 and rounded once (`join_biases`).
+    """One LSTM layer.
+
+    A framework that keeps two biases has them summed in float64 and rounded once (`join_biases`).
 
     weight_ih: float32 (4H, I); weight_hh: float32 (4H, H); bias: float32 (4H,). Kept C-contiguous and read-only.
     """

@@ -98,7 +98,7 @@ def _tensor(
         )
     start, stop = offsets
     if start < 0 or stop > len(content) - base:
-        found = f"{start} to {stop}"
+        found = f"{start} to {stop}"[:120]
         raise ModelFileError(
             f"{place}: data_offsets", "outside the file", expected=f"0 to {len(content) - base}", found=found
         )

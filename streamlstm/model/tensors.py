@@ -15,7 +15,7 @@ FLOAT_TYPES = ("float16", "bfloat16", "float32", "float64")
 
 @dataclass(frozen=True)
 class Tensor:
-    """`where` names file and tensor for messages; `read` materialises exactly `shape` and is called once shapes are agreed.
+    """`where` names file and tensor; `read` materialises exactly `shape` and is called once shapes are agreed.
 
     A bfloat16 tensor reads as uint16, its upper half of a float32.
     """
