@@ -50,8 +50,19 @@ class Run:
     stop: int
 
 
-def _int64(n: int) -> NDArray[np.int64]:
-    return np.zeros(n, np.int64)
+_INT64_COLUMNS = (
+    "offset",
+    "timestamp",
+    "key_at",
+    "key_len",
+    "value_at",
+    "value_len",
+    "headers_at",
+    "headers_len",
+    "stream_at",
+    "stream_len",
+    "event_time",
+)
 
 
 @dataclass(slots=True)
@@ -61,6 +72,7 @@ class EventBatch:
     Times are epoch milliseconds. `key_at` and `value_at` are -1 for null; `headers_at/len` span the raw header section
     of the record, its count varint included, so that it can be copied through untouched.
     `stream_at/len` span the stream id (the record's key, or a field of the value). `x` is as received, unscaled.
+    Rows with a reason have no stream (-1, 0) and no inputs (NaN), and the record's timestamp as their event time.
     """
 
     inputs: int
@@ -84,9 +96,50 @@ class EventBatch:
     reason: NDArray[np.uint8] = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in ("offset", "timestamp", "key_at", "key_len", "value_at", "value_len", "headers_at"):
-            setattr(self, name, _int64(self.capacity))
-        for name in ("headers_len", "stream_at", "stream_len", "event_time"):
-            setattr(self, name, _int64(self.capacity))
+        for name in _INT64_COLUMNS:
+            setattr(self, name, np.zeros(self.capacity, np.int64))
         self.x = np.zeros((self.capacity, self.inputs), np.float64)
         self.reason = np.zeros(self.capacity, np.uint8)
+
+    def clear(self) -> None:
+        """Forget every row; the buffers stay as large as they have become."""
+        self.n = 0
+        self.payload_used = 0
+        self.runs.clear()
+
+    def reserve_rows(self, extra: int) -> None:
+        """Make room for `extra` rows after the last one. May replace the column arrays: take no views across it."""
+        if self.n + extra <= self.capacity:
+            return
+        self.capacity = max(self.n + extra, 2 * self.capacity)
+        for name in (*_INT64_COLUMNS, "x", "reason"):
+            old = getattr(self, name)
+            grown = np.zeros((self.capacity, *old.shape[1:]), old.dtype)
+            grown[: self.n] = old[: self.n]
+            setattr(self, name, grown)
+
+    def reserve_payload(self, extra: int) -> None:
+        """Make room for `extra` bytes and the padding after those in use. May replace the payload array."""
+        needed = self.payload_used + extra + PADDING
+        if needed <= len(self.payload):
+            return
+        grown = np.zeros(max(needed, 2 * len(self.payload)), np.uint8)
+        grown[: self.payload_used] = self.payload[: self.payload_used]
+        self.payload = grown
+
+    def append_payload(self, content: bytes | bytearray | memoryview) -> int:
+        """Copy `content` behind the payload in use and return where it begins."""
+        at, size = self.payload_used, len(content)
+        self.reserve_payload(size)
+        self.payload[at : at + size] = np.frombuffer(content, np.uint8)
+        self.payload_used = at + size
+        return at
+
+    def extend_run(self, topic: str, partition: int, stop: int) -> None:
+        """Rows [n, stop) have been written and come from this partition: they become part of the batch."""
+        last = self.runs[-1] if self.runs else None
+        if last is not None and (last.topic, last.partition, last.stop) == (topic, partition, self.n):
+            self.runs[-1] = Run(topic, partition, last.start, stop)
+        elif stop > self.n:
+            self.runs.append(Run(topic, partition, self.n, stop))
+        self.n = stop

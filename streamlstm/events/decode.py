@@ -1,0 +1,158 @@
+"""Record bytes to rows of an EventBatch: first the records of a batch, then the event in each record's value."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamlstm.events.batch import EventBatch, Reason
+from streamlstm.events.fields import FieldPaths, TimeUnit
+from streamlstm.events.json_value import JsonEvent, JsonReader
+from streamlstm.events.times import DECIMALS, EARLIEST_MS, LATEST_MS
+from streamlstm.kernels.raw import decode_raw
+from streamlstm.kernels.record_batch import SMALLEST_RECORD, decode_records
+
+_RAW_REASONS = np.array(
+    [
+        Reason.TOMBSTONE,
+        Reason.WRONG_LENGTH,
+        Reason.NO_KEY,
+        Reason.KEY_ENCODING,
+        Reason.BAD_TIME,
+        Reason.NOT_FINITE,
+    ],
+    np.uint8,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Rows [start, stop) of the batch are new."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class MalformedBatch:
+    """The record batch isn't what the format says and nothing of it was appended; `problem` is for its dead letter."""
+
+    problem: str
+    reason: Reason = Reason.CORRUPT_BATCH
+
+
+def append_batch(
+    batch: EventBatch,
+    topic: str,
+    partition: int,
+    records: bytes | bytearray | memoryview,
+    *,
+    count: int,
+    base_offset: int,
+    base_timestamp: int,
+    append_time: int = -1,
+    min_offset: int = 0,
+) -> Appended | MalformedBatch:
+    """Copy a record batch's records section, decompressed, into the payload and decode it to rows with reason OK.
+
+    `count`, `base_offset` and `base_timestamp` (epoch ms) are the batch header's. `append_time` is its max timestamp
+    when the batch's timestamp type is LogAppendTime, and then every record's timestamp; else -1. Records with an offset
+    below `min_offset` get no row. The batch's buffers grow as needed: its arrays may be replaced.
+    """
+    size = len(records)
+    if not 0 <= count <= size // SMALLEST_RECORD:
+        return MalformedBatch(
+            f"records: expected {count} in {size} bytes, which hold {size // SMALLEST_RECORD} at most"
+        )
+    used, first = batch.payload_used, batch.n
+    batch.reserve_rows(count)
+    at = batch.append_payload(records)
+    rows = decode_records(
+        batch.payload, at, at + size, base_offset, base_timestamp, append_time, count, min_offset, first,
+        batch.offset, batch.timestamp, batch.key_at, batch.key_len, batch.value_at, batch.value_len,
+        batch.headers_at, batch.headers_len,
+    )  # fmt: skip
+    if rows < 0:
+        batch.payload_used = used
+        return MalformedBatch(_problem(-1 - rows, count))
+    batch.reason[first : first + rows] = Reason.OK
+    batch.extend_run(topic, partition, first + rows)
+    return Appended(first, first + rows)
+
+
+def _problem(record: int, count: int) -> str:
+    if record == count:
+        return f"records: expected {count}, found more bytes behind the last one"
+    return f"record {record} of {count}: expected the fields of record format v2, found a length or offset out of place"
+
+
+class JsonDecoder:
+    """Reads events from JSON values, for `batch.inputs == len(fields.inputs)`. Safe to share between threads."""
+
+    def __init__(self, fields: FieldPaths) -> None:
+        self._reader = JsonReader(fields)
+
+    def decode(self, batch: EventBatch, start: int, stop: int) -> None:
+        """Fill stream, event time, inputs and reason of rows [start, stop); rows that have a reason are left alone.
+
+        Stream ids that aren't a plain span of the value are appended to the payload: the array may be replaced.
+        """
+        for row in np.flatnonzero(batch.reason[start:stop] == Reason.OK) + start:
+            self._decode_row(batch, int(row))
+
+    def _decode_row(self, batch: EventBatch, row: int) -> None:
+        at = batch.value_at[row]
+        if at < 0:
+            reject(batch, row, Reason.TOMBSTONE)
+            return
+        event = self._reader.read(batch.payload[at : at + batch.value_len[row]].tobytes())
+        reason = event if isinstance(event, Reason) else _place(batch, row, event)
+        if reason is not Reason.OK:
+            reject(batch, row, reason)
+
+
+def _place(batch: EventBatch, row: int, event: JsonEvent) -> Reason:
+    """Write `event` to its row, with what it leaves to the record's key and timestamp; or say why that can't be."""
+    at, size = int(batch.key_at[row]), int(batch.key_len[row])
+    if event.stream is None:
+        if at < 0 or size == 0:
+            return Reason.NO_KEY
+        try:
+            batch.payload[at : at + size].tobytes().decode()
+        except UnicodeDecodeError:
+            return Reason.KEY_ENCODING
+    time = int(batch.timestamp[row]) if event.time is None else event.time
+    if event.time is None and not 0 <= time <= LATEST_MS:
+        return Reason.BAD_TIME
+    if event.stream is not None:
+        at, size = batch.append_payload(event.stream), len(event.stream)
+    batch.stream_at[row], batch.stream_len[row] = at, size
+    batch.event_time[row] = time
+    batch.x[row] = event.x
+    return Reason.OK
+
+
+def reject(batch: EventBatch, row: int, reason: Reason) -> None:
+    """Give a row its reason and clear what might have been read of its event."""
+    batch.reason[row] = reason
+    batch.stream_at[row], batch.stream_len[row] = -1, 0
+    batch.event_time[row] = batch.timestamp[row]
+    batch.x[row] = np.nan
+
+
+class RawDecoder:
+    """Reads events from little-endian float64 values: [x...], or [time, x...] with the time in `time_unit`.
+
+    The stream is the record's key; without a time of its own an event has the record's timestamp. Safe to share between
+    threads.
+    """
+
+    def __init__(self, time_unit: TimeUnit) -> None:
+        self._microseconds = 10.0 ** (6 - DECIMALS[time_unit])
+
+    def decode(self, batch: EventBatch, start: int, stop: int) -> None:
+        """Fill stream, event time, inputs and reason of rows [start, stop); rows that have a reason are left alone."""
+        decode_raw(
+            batch.payload, start, stop, batch.timestamp, batch.key_at, batch.key_len, batch.value_at, batch.value_len,
+            self._microseconds, EARLIEST_MS, LATEST_MS, _RAW_REASONS,
+            batch.stream_at, batch.stream_len, batch.event_time, batch.x, batch.reason,
+        )  # fmt: skip
