@@ -12,6 +12,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 _I32 = ir.IntType(32)
+_I64 = ir.IntType(64)
 _BYTE_POINTER = ir.PointerType(ir.IntType(8))
 _INTO_L2, _FOR_READING, _DATA = 2, 0, 1
 
@@ -39,8 +40,37 @@ def _storer(value: types.Type) -> Any:
     return intrinsic(store)
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def load_word(typingctx: Any, base: Any, index: Any) -> Any:
+    """load_word(base, index) -> int64: word `index` of the int64 words at address `base`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_word_pointer(builder, *arguments))
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_word(typingctx: Any, base: Any, index: Any, content: Any) -> Any:
+    """store_word(base, index, content): set word `index` of the int64 words at address `base`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        base, index, content = arguments
+        builder.store(content, _word_pointer(builder, base, index))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+def _word_pointer(builder: Any, base: Any, index: Any) -> Any:
+    address = builder.add(base, builder.shl(index, ir.Constant(_I64, 3)))
+    return builder.inttoptr(address, ir.PointerType(_I64))
+
+
+load_int32 = _loader(types.int32)
 load_int64 = _loader(types.int64)
 load_float32 = _loader(types.float32)
+store_int32 = _storer(types.int32)
 store_int64 = _storer(types.int64)
 store_float32 = _storer(types.float32)
 

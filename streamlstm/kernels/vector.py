@@ -1,0 +1,115 @@
+"""Vectors of float32 lanes, emitted as LLVM IR from inside a Numba intrinsic.
+
+Numba keeps arrays in memory, so LLVM can't hold a block of accumulators in registers across a loop written in Python;
+`<16 x float>` values that are born as registers stay there. LLVM splits them on CPUs with narrower vectors, lane by
+lane, so the bits don't depend on the width.
+
+Every operation is one IEEE 754 binary32 operation per lane, round to nearest: no fast-math flag is ever set.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, config
+from numba.core.registry import cpu_target
+
+F32 = ir.FloatType()
+I32 = ir.IntType(32)
+I64 = ir.IntType(64)
+
+Value = Any  # an llvmlite value; llvmlite carries no types
+Builder = Any
+
+
+def int64(value: int) -> Value:
+    return ir.Constant(I64, value)
+
+
+def has_wide_vectors() -> bool:
+    """Whether the machine that Numba compiles for has AVX-512 (`NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` count)."""
+    _, name, features = cpu_target.target_context.codegen().magic_tuple()
+    return "+avx512f" in features or (name == "x86-64-v4" and not config.CPU_FEATURES)
+
+
+class Vector:
+    """Emits operations on vectors of `lanes` float32 values at the builder's position."""
+
+    def __init__(self, builder: Builder, lanes: int) -> None:
+        self.builder = builder
+        self.lanes = lanes
+        self.bytes = 4 * lanes
+        self.type = ir.VectorType(F32, lanes)
+        self._ints = ir.VectorType(I32, lanes)
+        fma_type = ir.FunctionType(self.type, [self.type] * 3)
+        self._fma = cgutils.get_or_insert_function(builder.module, fma_type, f"llvm.fma.v{lanes}f32")
+
+    # -- values
+
+    def constant(self, value: float) -> Value:
+        """`value` rounded to float32, in every lane."""
+        return ir.Constant(self.type, [float(np.float32(value))] * self.lanes)
+
+    def _int_constant(self, value: int) -> Value:
+        return ir.Constant(self._ints, [value] * self.lanes)
+
+    def load(self, address: Value, offset: int = 0) -> Value:
+        """The lanes at `address` + `offset` bytes; float32 alignment is enough."""
+        if offset:
+            address = self.builder.add(address, int64(offset))
+        return self.builder.load(self.builder.inttoptr(address, ir.PointerType(self.type)), align=4)
+
+    def store(self, value: Value, address: Value) -> None:
+        self.builder.store(value, self.builder.inttoptr(address, ir.PointerType(self.type)), align=4)
+
+    def broadcast(self, address: Value) -> Value:
+        """The one float32 at `address`, in every lane."""
+        scalar = self.builder.load(self.builder.inttoptr(address, ir.PointerType(F32)), align=4)
+        empty = ir.Constant(self.type, ir.Undefined)
+        first = self.builder.insert_element(empty, scalar, ir.Constant(I32, 0))
+        return self.builder.shuffle_vector(first, empty, self._int_constant(0))
+
+    def part(self, value: Value, start: int, lanes: int) -> Value:
+        """Lanes [start, start + lanes) of `value`."""
+        chosen = ir.Constant(ir.VectorType(I32, lanes), list(range(start, start + lanes)))
+        return self.builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), chosen)
+
+    # -- arithmetic
+
+    def add(self, a: Value, b: Value) -> Value:
+        return self.builder.fadd(a, b)
+
+    def sub(self, a: Value, b: Value) -> Value:
+        return self.builder.fsub(a, b)
+
+    def mul(self, a: Value, b: Value) -> Value:
+        return self.builder.fmul(a, b)
+
+    def div(self, a: Value, b: Value) -> Value:
+        return self.builder.fdiv(a, b)
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a b + c, rounded once."""
+        return self.builder.call(self._fma, [a, b, c])
+
+    def clamp(self, a: Value, low: float, high: float) -> Value:
+        """`a` limited to [low, high]; NaN passes, since no comparison with it holds."""
+        for relation, limit in (("<", self.constant(low)), (">", self.constant(high))):
+            a = self.builder.select(self.builder.fcmp_ordered(relation, a, limit), limit, a)
+        return a
+
+    def times_power_of_two(self, a: Value, rounded: Value) -> Value:
+        """a 2^n, n being the integer that `rounded` = n + 1.5 * 2^23 holds in its lowest bits.
+
+        The exponent field is added to: exact while |a 2^n| stays a normal number.
+        """
+        shifted = self.builder.shl(self.builder.bitcast(rounded, self._ints), self._int_constant(23))
+        return self.builder.bitcast(self.builder.add(self.builder.bitcast(a, self._ints), shifted), self.type)
+
+    def sum_in_halves(self, a: Value) -> Value:
+        """The sum of all lanes as a fixed tree: the upper half is added to the lower until one lane is left."""
+        lanes = self.lanes
+        while lanes > 1:
+            lanes //= 2
+            a = self.builder.fadd(self.part(a, 0, lanes), self.part(a, lanes, lanes))
+        return self.builder.extract_element(a, ir.Constant(I32, 0))
