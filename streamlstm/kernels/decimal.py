@@ -18,6 +18,7 @@ from streamlstm.kernels.words import (
     float64_bits,
     leading_zeros,
     multiply_high,
+    signed,
     store_byte,
     store_word,
     trailing_zeros,
@@ -56,11 +57,11 @@ _0, _1, _2, _3, _4, _8, _10, _32, _40, _52, _63 = (np.uint64(n) for n in (0, 1, 
 
 
 @inlined
-def _round_to_odd(high, low, scaled):  # type: ignore[no-untyped-def]
+def _round_to_odd(high: np.uint64, low: np.uint64, scaled: np.uint64) -> np.uint64:
     """Upper 64 bits of the 192-bit product (high, low) x scaled; the last bit set when anything was cut off."""
     carry = multiply_high(low, scaled)
     middle = high * scaled + carry
-    top = multiply_high(high, scaled) + (_1 if middle < carry else _0)
+    top: np.uint64 = multiply_high(high, scaled) + (_1 if middle < carry else _0)
     return top | (_1 if middle > _1 else _0)
 
 
@@ -102,7 +103,7 @@ def shortest_digits(significand: np.uint64, exponent: int, closer_below: bool) -
 
 
 @inlined
-def _eight_digits(n):  # type: ignore[no-untyped-def]
+def _eight_digits(n: np.uint64) -> np.uint64:
     """n < 10^8 as 8 bytes, each a digit 0..9, the first digit in the lowest byte."""
     pair = n // np.uint64(10000)
     w = pair | ((n - pair * np.uint64(10000)) << _32)
@@ -113,7 +114,7 @@ def _eight_digits(n):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _with_point(digits, at):  # type: ignore[no-untyped-def]
+def _with_point(digits: np.uint64, at: int) -> np.uint64:
     """Eight text bytes with a point put in before byte `at` (0..7): what follows moves up, the last byte is lost."""
     bits = np.uint64(8 * at)
     kept = (_1 << bits) - _1
@@ -121,7 +122,7 @@ def _with_point(digits, at):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _print_digits(to, first, second, last, length, point):  # type: ignore[no-untyped-def]
+def _print_digits(to: int, first: np.uint64, second: np.uint64, last: np.uint8, length: int, point: int) -> int:
     """`length` of 8 + 8 + 1 text digits with a point after `point` (1..16) of them; returns the address after."""
     store_word(to + 1, first)
     store_word(to + 9, second)
@@ -185,7 +186,7 @@ def print_float64(to: int, bits: np.uint64) -> int:
         store_byte(to, np.uint8(ord("-")))
         to += 1
     fraction = bits & np.uint64((1 << 52) - 1)
-    biased = np.int64((bits >> _52) & np.uint64(0x7FF))
+    biased = signed((bits >> _52) & np.uint64(0x7FF))
     if biased == 0x7FF:
         return _print_null(to, bits)
     if biased == 0 and fraction == 0:
@@ -198,7 +199,7 @@ def print_float64(to: int, bits: np.uint64) -> int:
         if 0 <= below < 53 and trailing_zeros(significand) >= below:  # an integer under 2^53
             digits, exponent = significand >> np.uint64(below), 0
         else:
-            digits, exponent = shortest_digits(significand, -below, fraction == 0 and biased > 1)
+            digits, exponent = shortest_digits(significand, -below, bool(fraction == 0) and biased > 1)
     return print_decimal(to, digits, exponent)
 
 
@@ -209,7 +210,7 @@ def print_float32(to: int, bits: np.uint64) -> int:
         store_byte(to, np.uint8(ord("-")))
         to += 1
     fraction = bits & np.uint64((1 << 23) - 1)
-    biased = np.int64((bits >> np.uint64(23)) & np.uint64(0xFF))
+    biased = signed((bits >> np.uint64(23)) & np.uint64(0xFF))
     if biased == 0xFF:
         return _print_null(to, bits << _32)
     if biased == 0 and fraction == 0:
@@ -222,29 +223,29 @@ def print_float32(to: int, bits: np.uint64) -> int:
         if 0 <= below < 24 and trailing_zeros(significand) >= below:  # an integer under 2^24
             digits, exponent = significand >> np.uint64(below), 0
         else:
-            digits, exponent = shortest_digits(significand, -below, fraction == 0 and biased > 1)
+            digits, exponent = shortest_digits(significand, -below, bool(fraction == 0) and biased > 1)
     return print_decimal(to, digits, exponent)
 
 
 @inlined
-def _print_null(to, bits):  # type: ignore[no-untyped-def]
+def _print_null(to: int, bits: np.uint64) -> int:
     """JSON has no word for NaN or infinity. Takes back the sign."""
-    to -= np.int64(bits >> _63)
+    to -= signed(bits >> _63)
     store_word(to, np.uint64(0x6C6C756E))
     return to + 4
 
 
 @inlined
-def _print_zero(to):  # type: ignore[no-untyped-def]
+def _print_zero(to: int) -> int:
     store_word(to, np.uint64(0x302E30))  # 0.0
     return to + 3
 
 
 @inlined
-def _print_leading(to, n):  # type: ignore[no-untyped-def]
+def _print_leading(to: int, n: np.uint64) -> int:
     """n < 10^8 without leading zeros."""
     digits = _eight_digits(n)
-    skipped = min(trailing_zeros(digits) >> 3, 7)
+    skipped: int = min(trailing_zeros(digits) >> 3, 7)
     store_word(to, (digits | _ZEROS) >> np.uint64(8 * skipped))
     return to + 8 - skipped
 
@@ -282,7 +283,7 @@ def print_lines(values: NDArray[np.float64], single: bool, out: NDArray[np.uint8
 
     out uint8 [>= N * (FLOAT_BYTES + 1) + 16].
     """
-    start = np.int64(out.ctypes.data)
+    start = signed(out.ctypes.data)
     to = start
     for i in range(values.shape[0]):
         if single:

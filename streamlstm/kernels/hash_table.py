@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamlstm.kernels.compile import compiled, inlined
 from streamlstm.kernels.memory import prefetch
-from streamlstm.kernels.words import load_word, multiply_fold
+from streamlstm.kernels.words import load_word, multiply_fold, signed
 
 KEY_TOO_LONG = np.uint8(11)  # events.batch.Reason; a test holds the two together
 CAPACITY = np.uint8(13)
@@ -33,7 +33,7 @@ Int64s = NDArray[np.int64]
 
 
 @inlined
-def _hash(at, length, partition, seed, multiplier):  # type: ignore[no-untyped-def]
+def _hash(at: int, length: int, partition: int, seed: np.uint64, multiplier: np.uint64) -> np.uint64:
     """Hash of (partition, bytes); the key may be in a payload or zero-padded in its cell."""
     h = seed ^ (np.uint64(partition) * _SPREAD) ^ (np.uint64(length) << np.uint64(48))
     i = 0
@@ -43,11 +43,11 @@ def _hash(at, length, partition, seed, multiplier):  # type: ignore[no-untyped-d
     if i < length:
         rest = (_ONE << np.uint64(8 * (length - i))) - _ONE
         h = multiply_fold(h ^ (load_word(at + i) & rest), multiplier)
-    return multiply_fold(h ^ _SPREAD, multiplier)
+    return np.uint64(multiply_fold(h ^ _SPREAD, multiplier))
 
 
 @inlined
-def _is_key(at, length, cell):  # type: ignore[no-untyped-def]
+def _is_key(at: int, length: int, cell: int) -> bool:
     """Whether the words after `cell`'s first one hold these bytes; the length is known to agree."""
     i = 0
     while i + 8 <= length:
@@ -56,7 +56,8 @@ def _is_key(at, length, cell):  # type: ignore[no-untyped-def]
         i += 8
     if i < length:
         rest = (_ONE << np.uint64(8 * (length - i))) - _ONE
-        return (load_word(at + i) & rest) == load_word(cell + 8 + i)
+        same: bool = (load_word(at + i) & rest) == load_word(cell + 8 + i)
+        return same
     return True
 
 
@@ -90,11 +91,11 @@ def assign_slots(
     while (1 << bits) < n_buckets:
         bits += 1
     shift = np.uint64(64 - bits)
-    text = np.int64(payload.ctypes.data)
-    bucket_at = np.int64(buckets.ctypes.data)
-    cell_at = np.int64(cells.ctypes.data)
+    text = signed(payload.ctypes.data)
+    bucket_at = signed(buckets.ctypes.data)
+    cell_at = signed(cells.ctypes.data)
     cell_bytes = cells.shape[1] * 8
-    before = counts[N_STREAMS]
+    before = signed(counts[N_STREAMS])
     for i in range(start, stop):
         hashes[i - start] = np.uint64(0)
         if reason[i] == 0 and stream_len[i] > max_key_bytes:
@@ -104,15 +105,15 @@ def assign_slots(
     for i in range(start, stop):
         ahead = i + _FAR
         if ahead < stop:
-            prefetch(bucket_at + (np.int64(hashes[ahead - start] >> shift) << 3))
+            prefetch(bucket_at + (signed(hashes[ahead - start] >> shift) << 3))
         ahead = i + _NEAR
         if ahead < stop:
             h = hashes[ahead - start]
-            j = np.int64(h >> shift)
+            j = signed(h >> shift)
             while buckets[j] != 0 and (buckets[j] ^ h) > _LOW:
                 j = (j + 1) & mask
             if buckets[j] != 0:
-                cell = cell_at + (np.int64(buckets[j] & _LOW) - 1) * cell_bytes
+                cell = cell_at + (signed(buckets[j] & _LOW) - 1) * cell_bytes
                 prefetch(cell)
                 prefetch(cell + 7 + stream_len[ahead])
         slot[i] = -1
@@ -122,10 +123,10 @@ def assign_slots(
         at = text + stream_at[i]
         length = stream_len[i]
         head = (np.uint64(partition + 1) << np.uint64(32)) | np.uint64(length)
-        j = np.int64(h >> shift)
+        j = signed(h >> shift)
         while buckets[j] != 0:
             if (buckets[j] ^ h) <= _LOW:
-                found = np.int64(buckets[j] & _LOW) - 1
+                found = signed(buckets[j] & _LOW) - 1
                 if cells[found, 0] == head and _is_key(at, length, cell_at + found * cell_bytes):
                     slot[i] = found
                     break
@@ -152,7 +153,7 @@ def assign_slots(
             cells[new, 1 + (k >> 3)] = word
             k += 8
         slot[i] = new
-    return counts[N_STREAMS] - before
+    return signed(counts[N_STREAMS]) - before
 
 
 @compiled
@@ -186,7 +187,7 @@ def release_slots(
     while (1 << bits) <= mask:
         bits += 1
     shift = np.uint64(64 - bits)
-    cell_at = np.int64(cells.ctypes.data)
+    cell_at = signed(cells.ctypes.data)
     cell_bytes = cells.shape[1] * 8
     released = 0
     for i in range(slots.shape[0] - 1, -1, -1):
@@ -194,17 +195,17 @@ def release_slots(
         head = cells[gone, 0]
         if head == 0:
             continue
-        partition = np.int64(head >> np.uint64(32)) - 1
-        h = _hash(cell_at + gone * cell_bytes + 8, np.int64(head & _LOW), partition, seed, multiplier)
-        hole = np.int64(h >> shift)
-        while np.int64(buckets[hole] & _LOW) != gone + 1:
+        partition = signed(head >> np.uint64(32)) - 1
+        h = _hash(cell_at + gone * cell_bytes + 8, signed(head & _LOW), partition, seed, multiplier)
+        hole = signed(h >> shift)
+        while signed(buckets[hole] & _LOW) != gone + 1:
             hole = (hole + 1) & mask
         j = hole
         while True:
             j = (j + 1) & mask
             if buckets[j] == 0:
                 break
-            home = np.int64(buckets[j] >> shift)
+            home = signed(buckets[j] >> shift)
             if ((j - home) & mask) >= ((j - hole) & mask):  # the hole lies between its home and its place
                 buckets[hole] = buckets[j]
                 hole = j

@@ -4,8 +4,10 @@ Addresses are int64, words uint64 in the machine's order (little-endian: the fir
 checked: buffers are padded, so that a word or block may reach past the span that it belongs to.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -13,6 +15,9 @@ from numba.extending import intrinsic
 
 _I1, _I8, _I32, _I64, _I128 = (ir.IntType(bits) for bits in (1, 8, 32, 64, 128))
 BLOCK_BYTES = 32
+
+signed = cast(Callable[[Any], int], np.int64)
+"""uint64 -> int64. Array addresses are unsigned, and Numba makes floats of sums of signed and unsigned integers."""
 _BLOCK = ir.VectorType(_I8, BLOCK_BYTES)
 
 

@@ -1,0 +1,176 @@
+"""Forecasts to bytes: whole Kafka record batches, or JSON lines for files, by one and the same printer."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from streamlstm.errors import ConfigError, InvariantError
+from streamlstm.events.batch import EventBatch, Run
+from streamlstm.events.compression import Codec, codec_of, compressor
+from streamlstm.events.forecast import ForecastBatch, Status
+from streamlstm.kernels import forecast_text, record_encode
+from streamlstm.kernels.forecast_text import ForecastColumns, ForecastText
+from streamlstm.kernels.record_encode import HEADER_BYTES
+
+DEFAULT_MAX_BATCH_BYTES = 900_000
+"""Under the broker's default `message.max.bytes` of 1,048,588."""
+
+_HEADER = struct.Struct(">qiibIhiqqqhii")
+_MAGIC = 2
+_BEFORE_LENGTH_COUNTS = 12  # base offset and the length itself
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBatch:
+    """One record batch, format v2, base offset 0.
+
+    Producer id, epoch and sequence are -1, the CRC is 0 and the transactional bit unset: those are the writer's.
+    """
+
+    buffer: bytearray
+    count: int
+    max_timestamp: int
+
+
+class BatchSealer:
+    """Puts the header before a section of records, and compresses the section where that makes it smaller."""
+
+    def __init__(self, compression: str = "none") -> None:
+        self._codec = codec_of(compression)
+        self._compress = compressor(self._codec)
+
+    def seal(self, buffer: bytearray, count: int, base_timestamp: int, max_timestamp: int) -> EncodedBatch:
+        """`buffer` holds the records from byte 61 on and nothing after them; it may become the batch."""
+        codec = Codec.NONE
+        if self._codec is not Codec.NONE:
+            with memoryview(buffer) as whole:
+                section = self._compress(whole[HEADER_BYTES:])
+            if HEADER_BYTES + len(section) < len(buffer):
+                codec = self._codec
+                buffer = bytearray(HEADER_BYTES) + section
+        _HEADER.pack_into(
+            buffer, 0, 0, len(buffer) - _BEFORE_LENGTH_COUNTS, -1, _MAGIC, 0, codec, count - 1,
+            base_timestamp, max_timestamp, -1, -1, -1, count,
+        )  # fmt: skip
+        return EncodedBatch(buffer, count, max_timestamp)
+
+
+class ForecastEncoder:
+    """Prints forecasts. Compiles what it needs when it is made."""
+
+    def __init__(
+        self,
+        model_id: str,
+        horizons: Sequence[int],
+        max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES,
+        compression: str = "none",
+    ) -> None:
+        """`max_batch_bytes` counts a batch before compression, header included. Raises ConfigError."""
+        if not HEADER_BYTES < max_batch_bytes < 1 << 31:
+            raise ConfigError([f"max_batch_bytes: expected {HEADER_BYTES + 1} to 2147483647; found {max_batch_bytes}"])
+        self._model_id = model_id
+        self._horizons = np.asarray(horizons, np.int64)
+        self._max_batch_bytes = max_batch_bytes
+        self._sealer = BatchSealer(compression)
+        self._texts: dict[tuple[str, int, int, bool], ForecastText] = {}
+        self._result = np.zeros(6, np.int64)
+        self._compile()
+
+    def encode(self, batch: EventBatch, forecasts: ForecastBatch, run: Run) -> list[EncodedBatch]:
+        """The forecasts of a run's rows that have no reason, in order, as record batches of at most `max_batch_bytes`.
+
+        A forecast whose record alone is larger is left out, and `batch.reason` of its row becomes too_large: so dead
+        letters are collected after this. Raises InvariantError when a number isn't finite.
+        """
+        columns = _columns(batch, forecasts)
+        text = self._text(run, batch.inputs, forecasts.single)
+        total, largest = record_encode.records_bound(columns, text, run.start, run.stop)
+        sealed = []
+        row = run.start
+        while row < run.stop:
+            buffer = bytearray(HEADER_BYTES + min(total, self._max_batch_bytes + largest) + forecast_text.SLACK)
+            out = np.frombuffer(buffer, np.uint8)
+            record_encode.encode_forecasts(columns, text, row, run.stop, self._max_batch_bytes, out, self._result)
+            del out  # the buffer can't shrink while it is viewed
+            row, used, count, base_timestamp, max_timestamp, not_finite = self._result.tolist()
+            _check_finite(not_finite, run)
+            del buffer[used:]
+            total -= used - HEADER_BYTES
+            if count:
+                sealed.append(self._sealer.seal(buffer, count, base_timestamp, max_timestamp))
+        return sealed
+
+    def values(self, batch: EventBatch, forecasts: ForecastBatch, rows: NDArray[np.int64]) -> list[bytes]:
+        """The JSON texts of `rows` (int64, ascending, of any of the batch's runs, none with a reason)."""
+        columns = _columns(batch, forecasts)
+        texts: list[bytes] = []
+        for run in batch.runs:
+            first, after = np.searchsorted(rows, (run.start, run.stop)).tolist()
+            texts += self._values_of_run(columns, run, rows[first:after], forecasts.single)
+        return texts
+
+    def _values_of_run(self, columns: ForecastColumns, run: Run, rows: NDArray[np.int64], single: bool) -> list[bytes]:
+        text = self._text(run, columns.x.shape[1], single)
+        out = np.empty(forecast_text.values_bound(columns, text, rows), np.uint8)
+        ends = np.empty(len(rows), np.int64)
+        _check_finite(forecast_text.print_values(columns, text, rows, out, ends), run)
+        printed = out[: ends[-1] if len(rows) else 0].tobytes()
+        return [printed[start:stop] for start, stop in pairwise([0, *ends.tolist()])]
+
+    def _text(self, run: Run, inputs: int, single: bool) -> ForecastText:
+        known = (run.topic, run.partition, inputs, single)
+        text = self._texts.get(known)
+        if text is None:
+            literals = _literals(self._model_id, self._horizons.tolist(), run, inputs > 1)
+            text = self._texts[known] = forecast_text.forecast_text(literals, self._horizons, single)
+        return text
+
+    def _compile(self) -> None:
+        """Call each kernel on no rows."""
+        nothing = np.zeros(0, np.int64)
+        columns = _columns(
+            EventBatch(1, np.zeros(1, np.uint8), 0),
+            ForecastBatch(np.zeros((0, 1)), False, np.zeros(0, np.uint8), nothing, nothing),
+        )
+        run = Run("", 0, 0, 0)
+        self._values_of_run(columns, run, nothing, single=False)
+        text = self._text(run, 1, single=False)
+        record_encode.records_bound(columns, text, 0, 0)
+        out = np.zeros(HEADER_BYTES + forecast_text.SLACK, np.uint8)
+        record_encode.encode_forecasts(columns, text, 0, 0, self._max_batch_bytes, out, self._result)
+        self._texts.clear()
+
+
+def _columns(batch: EventBatch, forecasts: ForecastBatch) -> ForecastColumns:
+    return ForecastColumns(
+        batch.payload, batch.offset, batch.event_time, batch.key_at, batch.key_len, batch.headers_at,
+        batch.headers_len, batch.stream_at, batch.stream_len, batch.x, forecasts.yhat, forecasts.status,
+        forecasts.n_seen, forecasts.gap_ms, batch.reason,
+    )  # fmt: skip
+
+
+def _literals(model_id: str, horizons: list[int], run: Run, several_inputs: bool) -> list[bytes]:
+    """What stands between the values, in the order of the constants of kernels/forecast_text.py."""
+    source = orjson.dumps({"topic": run.topic, "partition": run.partition}).removesuffix(b"}")
+    return [
+        b'{"stream":"',
+        b'","ts":',
+        b',"y":[' if several_inputs else b',"y":',
+        b'],"yhat":[' if several_inputs else b',"yhat":[',
+        b'],"horizon":' + orjson.dumps(horizons) + b',"target_ts":',
+        b',"model":' + orjson.dumps(model_id) + b',"src":' + source + b',"offset":',
+        b"}}",
+        *(b',"status":' + orjson.dumps(status.label) + b',"n_seen":' for status in Status),
+    ]
+
+
+def _check_finite(not_finite: int, run: Run) -> None:
+    if not_finite:
+        raise InvariantError(
+            f"{run.topic}-{run.partition}: {not_finite} forecasts without a reason hold a number that isn't finite"
+        )
