@@ -80,7 +80,7 @@ def forecast(options: OfflineOptions, config: Config, progress: Callable[[int], 
         for block in blocks:
             run.forecast(block)
             read += len(block)
-            progress(read)
+            progress(source.tell() if source.seekable() else read)
     return run.tally
 
 
@@ -140,7 +140,7 @@ class _Run:
         batch = self.batch
         self.decoder.decode(batch, 0, batch.n)
         forecasts = self.forecaster.forecast(batch)
-        values = self.encoder.values(batch, forecasts)
+        values = self.encoder.values(batch, forecasts, np.flatnonzero(batch.reason[: batch.n] == Reason.OK))
         bad = refused(batch)
         self.output.write(b"".join(value + b"\n" for value in values))
         self.output.flush()
