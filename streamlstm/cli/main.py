@@ -1,0 +1,105 @@
+"""The group of commands, and one place where every ending gets its exit code."""
+
+import logging
+import os
+import sys
+
+import click
+
+from streamlstm import __version__
+from streamlstm.cli.memory import size
+from streamlstm.cli.models import import_, show
+from streamlstm.cli.offline import forecast
+from streamlstm.cli.serve import run
+from streamlstm.cli.setup import check, init
+from streamlstm.errors import (
+    AccessError,
+    ConfigError,
+    InputMissingError,
+    InvariantError,
+    RetryError,
+    StreamlstmError,
+    UsageError,
+)
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+@click.group(
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
+)
+@click.version_option(__version__, prog_name="streamlstm", message="%(prog)s %(version)s")
+def commands() -> None:
+    """Forecasts millions of keyed time series from Kafka, one LSTM step per event.
+
+    Exit codes: 0 clean, 64 usage, 65 bad data or model file, 66 input missing, 70 a bug, 75 a restart may cure it,
+    77 access refused, 78 configuration.
+    """
+
+
+for command in (init, check, run, import_, show, forecast, size):
+    commands.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The console script: run a command and leave with its exit code."""
+    sys.exit(outcome(arguments))
+
+
+def outcome(arguments: list[str] | None = None) -> int:
+    """Run a command; its exit code. Whatever it raises has been reported on standard error."""
+    try:
+        returned = commands.main(args=arguments, prog_name="streamlstm", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help(), err=True)
+        return UsageError.exit_code
+    except click.ClickException as error:
+        error.show()
+        return UsageError.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has left, as `| head` does; without this the interpreter would complain at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except InvariantError as error:
+        return _unexpected(error)
+    except StreamlstmError as error:
+        return _expected(error)
+    except OSError as error:
+        return _unexpected(error) if error.filename is None else _expected(_about_a_file(error))
+    except Exception as error:
+        return _unexpected(error)
+    return returned if isinstance(returned, int) else 0
+
+
+def _about_a_file(error: OSError) -> StreamlstmError:
+    message = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+        return InputMissingError(message)
+    return AccessError(message) if isinstance(error, PermissionError) else RetryError(message)
+
+
+def _expected(error: StreamlstmError) -> int:
+    """Report an error whose message is for the user: a line for each problem, no traceback."""
+    lines = error.problems if isinstance(error, ConfigError) else (str(error),)
+    logged = bool(logging.getLogger().handlers)
+    for line in lines:
+        if logged:
+            logging.getLogger("streamlstm").error(line, extra={"exit_code": error.exit_code})
+        else:
+            click.echo(f"streamlstm: {line}", err=True)
+    return error.exit_code
+
+
+def _unexpected(error: Exception) -> int:
+    from streamlstm.service import logs
+
+    if not logging.getLogger().handlers:
+        logs.configure("auto", "info")
+    log = logging.getLogger("streamlstm")
+    log.error("a bug in streamlstm: please report it with this traceback", exc_info=error)
+    return InvariantError.exit_code
