@@ -1,0 +1,163 @@
+"""The metrics page, read by Prometheus' own parser and compared with the table in the code."""
+
+import re
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from streamlstm.events.batch import Reason
+from streamlstm.events.forecast import Status
+from streamlstm.service.counters import BuildInfo, Counters, Histogram, ModelInfo, Outcome, Stage
+from streamlstm.service.health import Phase, Progress
+from streamlstm.service.metrics import METRICS, Observed, metrics_page
+
+BUILD = BuildInfo(version="1.2.3", python="3.11", numba="0.68", kafka_python="3.0.12", cpu='a "quoted" cpu')
+MODEL = ModelInfo(model_hash="abc", window=0, inputs=1, hidden="50,50", horizons="1,2")
+
+
+def observed() -> Observed:
+    """Every number set to something else, so that a mix-up shows."""
+    counters = Counters(events=7, event_bytes=700, forecast_bytes=300, request_retries=2, rebalances=3)
+    counters.add_rows(np.array([0, 0, 1, 0, 13], np.uint8), np.array([0, 1, 9, 1, 9], np.uint8))
+    counters.transactions[Outcome.ABORTED] = 4
+    for stage, seconds in zip(Stage, (0.0004, 0.0005, 0.3, 99.0, 0.02), strict=True):
+        counters.stages[stage].observe(seconds)
+    counters.commit_latency.observe(0.2)
+    counters.lag[("events", 5)] = 42
+    counters.streams, counters.streams_capacity, counters.state_bytes = 5, 50, 5000
+    counters.last_commit_at, counters.startup_seconds = 1.7e9, 2.5
+    progress = Progress(phase_since=0.0, phase=Phase.RUNNING, partitions=8)
+    return Observed(counters, progress, BUILD, MODEL)
+
+
+def scraped(seen: Observed) -> dict[str, list[Sample]]:
+    page = metrics_page(seen)()
+    assert page.content_type == "text/plain; version=0.0.4; charset=utf-8"
+    families = text_string_to_metric_families(page.body.decode())
+    return {family.name: family.samples for family in families}
+
+
+def value(samples: dict[str, list[Sample]], name: str, **labels: str) -> float:
+    (found,) = [
+        sample.value
+        for family in samples.values()
+        for sample in family
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+    return found
+
+
+def test_page_holds_exactly_the_table() -> None:
+    page = metrics_page(observed())().body.decode()
+    for row in METRICS:
+        assert f"# TYPE {row.name} {row.kind}\n" in page
+        assert f"# HELP {row.name} {row.help}\n" in page
+    named = set(re.findall(r"# TYPE (streamlstm_\w+)", page))
+    assert named == {row.name for row in METRICS}
+
+
+def test_labels_are_those_of_the_table_and_no_stream_is_one() -> None:
+    samples = scraped(observed())
+    for row in METRICS:
+        family = samples[row.name.removesuffix("_total")] if row.kind == "counter" else samples[row.name]
+        assert family, row.name
+        for sample in family:
+            assert set(sample.labels) - {"le"} == set(row.labels)
+            assert not {"stream", "key", "stream_id"} & set(sample.labels)
+
+
+def test_names_and_units() -> None:
+    for row in METRICS:
+        assert re.fullmatch(r"streamlstm_[a-z][a-z0-9_]*", row.name)
+        assert (row.kind == "counter") == row.name.endswith("_total")
+        assert (row.kind == "histogram") <= row.name.endswith("_seconds")
+        assert not re.search(r"_(ms|milliseconds|kb|mb|percent)(_|$)", row.name)
+        assert row.help.endswith(".")
+    assert len({row.name for row in METRICS}) == len(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "expected"),
+    [
+        ("streamlstm_events_total", {}, 7),
+        ("streamlstm_event_bytes_total", {}, 700),
+        ("streamlstm_forecasts_total", {"status": "ok"}, 1),
+        ("streamlstm_forecasts_total", {"status": "warmup"}, 2),
+        ("streamlstm_forecast_bytes_total", {}, 300),
+        ("streamlstm_dead_letters_total", {"reason": "not_json"}, 1),
+        ("streamlstm_dead_letters_total", {"reason": "capacity"}, 1),
+        ("streamlstm_dead_letters_total", {"reason": "tombstone"}, 0),
+        ("streamlstm_transactions_total", {"outcome": "aborted"}, 4),
+        ("streamlstm_transactions_total", {"outcome": "committed"}, 0),
+        ("streamlstm_request_retries_total", {}, 2),
+        ("streamlstm_rebalances_total", {}, 3),
+        ("streamlstm_stage_duration_seconds_bucket", {"stage": "poll", "le": "0.0005"}, 1),
+        ("streamlstm_stage_duration_seconds_bucket", {"stage": "decode", "le": "0.0005"}, 1),
+        ("streamlstm_stage_duration_seconds_bucket", {"stage": "step", "le": "0.25"}, 0),
+        ("streamlstm_stage_duration_seconds_bucket", {"stage": "step", "le": "0.5"}, 1),
+        ("streamlstm_stage_duration_seconds_bucket", {"stage": "encode", "le": "10.0"}, 0),
+        ("streamlstm_stage_duration_seconds_bucket", {"stage": "encode", "le": "+Inf"}, 1),
+        ("streamlstm_stage_duration_seconds_count", {"stage": "encode"}, 1),
+        ("streamlstm_stage_duration_seconds_sum", {"stage": "encode"}, 99),
+        ("streamlstm_commit_latency_seconds_sum", {}, 0.2),
+        ("streamlstm_lag_records", {"topic": "events", "partition": "5"}, 42),
+        ("streamlstm_partitions", {}, 8),
+        ("streamlstm_streams", {}, 5),
+        ("streamlstm_streams_capacity", {}, 50),
+        ("streamlstm_state_bytes", {}, 5000),
+        ("streamlstm_last_commit_timestamp_seconds", {}, 1.7e9),
+        ("streamlstm_startup_seconds", {}, 2.5),
+        ("streamlstm_phase", {"phase": "running"}, 1),
+        ("streamlstm_phase", {"phase": "joining"}, 0),
+        ("streamlstm_build_info", {"version": "1.2.3", "cpu": 'a "quoted" cpu'}, 1),
+        ("streamlstm_model_info", {"model_hash": "abc", "hidden": "50,50", "window": "0"}, 1),
+    ],
+)
+def test_each_number_comes_from_its_counter(name: str, labels: dict[str, str], expected: float) -> None:
+    assert value(scraped(observed()), name, **labels) == expected
+
+
+def test_every_row_of_the_table_is_tried_above() -> None:
+    (tried,) = [mark for mark in test_each_number_comes_from_its_counter.pytestmark if mark.name == "parametrize"]
+    names = {case[0] for case in tried.args[1]}
+    for row in METRICS:
+        assert any(name == row.name or name.startswith(row.name + "_") for name in names), row.name
+
+
+def test_before_a_model_is_loaded() -> None:
+    seen = Observed(Counters(), Progress(0.0), BUILD)
+    samples = scraped(seen)
+    assert samples["streamlstm_model_info"] == []
+    assert value(samples, "streamlstm_phase", phase="starting") == 1
+
+
+def test_a_scrape_reads_the_numbers_of_now() -> None:
+    seen = observed()
+    page = metrics_page(seen)
+    page()
+    seen.counters.events = 8
+    assert b"streamlstm_events_total 8.0\n" in page().body
+
+
+def test_process_memory_is_there() -> None:
+    assert value(scraped(observed()), "process_resident_memory_bytes") > 1e6
+
+
+def test_counting_rows_covers_every_code() -> None:
+    counters = Counters()
+    counters.add_rows(np.array(list(Reason), np.uint8), np.zeros(len(Reason), np.uint8))
+    assert counters.dead_letters == [0] + [1] * (len(Reason) - 1)
+    counters.add_rows(np.zeros(len(Status), np.uint8), np.array(list(Status), np.uint8))
+    assert counters.forecasts == [2, *[1] * (len(Status) - 1)]
+    counters.add_rows(np.zeros(0, np.uint8), np.zeros(0, np.uint8))
+    assert sum(counters.dead_letters) == len(Reason) - 1
+
+
+def test_histogram_bounds_are_inclusive_and_cumulative() -> None:
+    histogram = Histogram((1.0, 2.0))
+    for seconds in (0.0, 1.0, 1.5, 2.0, 3.0):
+        histogram.observe(seconds)
+    assert histogram.cumulative() == [(1.0, 2), (2.0, 4), (float("inf"), 5)]
+    assert histogram.total_seconds == 7.5
