@@ -8,9 +8,6 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-import numpy as np
-from numpy.typing import NDArray
-
 from streamlstm.events.batch import Reason
 from streamlstm.events.forecast import Status
 
@@ -91,7 +88,7 @@ class Counters:
     events: int = 0
     event_bytes: int = 0
     forecasts: list[int] = field(default_factory=lambda: [0] * len(Status))
-    forecast_bytes: int = 0
+    produced_bytes: int = 0
     dead_letters: list[int] = field(default_factory=lambda: [0] * len(Reason))
     transactions: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     request_retries: int = 0
@@ -105,11 +102,3 @@ class Counters:
     lag: dict[tuple[str, int], int] = field(default_factory=dict)
     last_commit_at: float = 0.0
     startup_seconds: float = 0.0
-
-    def add_rows(self, reason: NDArray[np.uint8], status: NDArray[np.uint8]) -> None:
-        """Count committed rows: one dead letter for each with a reason, one forecast of that status for the others."""
-        for code, count in enumerate(np.bincount(reason).tolist()):
-            if code != Reason.OK:
-                self.dead_letters[code] += count
-        for code, count in enumerate(np.bincount(status[reason == Reason.OK]).tolist()):
-            self.forecasts[code] += count

@@ -25,7 +25,7 @@ def failing_page() -> Page:
     raise RuntimeError("a page that fails")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[HttpServer]:
     pages = {
         "/metrics": lambda: Page(HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", b"a 1\n"),
