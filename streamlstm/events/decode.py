@@ -5,12 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamlstm.events.batch import EventBatch, Reason
+from streamlstm.events.field_tree import field_tree
 from streamlstm.events.fields import FieldPaths, TimeUnit
 from streamlstm.events.json_value import JsonEvent, JsonReader
 from streamlstm.events.times import DECIMALS, EARLIEST_MS, LATEST_MS
 from streamlstm.kernels.raw import decode_raw
 from streamlstm.kernels.record_batch import SMALLEST_RECORD, decode_records
+from streamlstm.kernels.text import FIELD_OR_KEY, ONLY_FIELD, ONLY_KEY, scan_events
 
+_STREAM_SOURCES = {"auto": FIELD_OR_KEY, "key": ONLY_KEY, "field": ONLY_FIELD}
 _RAW_REASONS = np.array(
     [
         Reason.TOMBSTONE,
@@ -90,14 +93,24 @@ class JsonDecoder:
 
     def __init__(self, fields: FieldPaths) -> None:
         self._reader = JsonReader(fields)
+        self._tree = field_tree(fields)
+        self._decimals = DECIMALS[fields.time_unit]
+        self._stream_source = _STREAM_SOURCES[fields.stream_source]
 
     def decode(self, batch: EventBatch, start: int, stop: int) -> None:
         """Fill stream, event time, inputs and reason of rows [start, stop); rows that have a reason are left alone.
 
         Stream ids that aren't a plain span of the value are appended to the payload: the array may be replaced.
         """
-        for row in np.flatnonzero(batch.reason[start:stop] == Reason.OK) + start:
-            self._decode_row(batch, int(row))
+        handed_on = np.empty(stop - start, np.int64)
+        tree = self._tree
+        count = scan_events(
+            batch.payload, start, stop, batch.timestamp, batch.key_at, batch.key_len, batch.value_at, batch.value_len,
+            self._decimals, self._stream_source, EARLIEST_MS, LATEST_MS, tree.nodes, tree.names, tree.table,
+            batch.stream_at, batch.stream_len, batch.event_time, batch.x, batch.reason, handed_on,
+        )  # fmt: skip
+        for row in handed_on[:count].tolist():
+            self._decode_row(batch, row)
 
     def _decode_row(self, batch: EventBatch, row: int) -> None:
         at = batch.value_at[row]

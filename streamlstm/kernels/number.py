@@ -81,8 +81,8 @@ def digit_run(p: int, end: int, mantissa: int) -> tuple[int, int]:
 def number_parts(p: int, end: int) -> tuple[int, bool, int, int, int, int]:
     """The JSON number (RFC 8259, section 6) at p: its end, sign, mantissa, digits, digits behind the point, exponent.
 
-    Its value is mantissa * 10**(exponent - behind), if `digits` is at most MOST_DIGITS. The end is 0 when it is none, or
-    has an exponent of four digits. A number that reaches `end` is none: something has to close the object around it.
+    Its value is mantissa * 10**(exponent - behind), if `digits` is at most MOST_DIGITS. The end is 0 when it is none,
+    or has an exponent of four digits. One that reaches `end` is none: something has to close the object around it.
     """
     negative = load_byte(p) == _MINUS
     if negative:
@@ -114,8 +114,8 @@ def number_parts(p: int, end: int) -> tuple[int, bool, int, int, int, int]:
 def nearest(mantissa: int, power: int, negative: bool) -> float:
     """The float64 nearest to mantissa * 10**power, ties to even; UNREADABLE beyond the range of normal numbers.
 
-    Takes any uint64 mantissa. Exact operands and one rounding where float64 holds both (Clinger 1990), else Eisel and Lemire's product
-    (Lemire 2021, "Number parsing at a gigabyte per second", algorithm 1).
+    Takes any uint64 mantissa. Exact operands and one rounding where float64 holds both (Clinger 1990), else Eisel and
+    Lemire's product (Lemire 2021, "Number parsing at a gigabyte per second", algorithm 1).
     """
     if mantissa <= _EXACT_MANTISSA and -22 <= power <= 22:
         real = float64(mantissa)

@@ -1,0 +1,411 @@
+"""Events in JSON text, scanned in one pass: each record's value to stream, time and inputs, without an object between.
+
+The scanner takes what orjson takes and reads the same from it, or hands the record on to a slower reader: never a third
+thing. It hands on: invalid JSON, missing fields, values of a wrong kind or out of range, escapes in what it reads, a
+field that occurs twice, numbers of more than 19 digits or beyond the normal float64, nesting beyond 63 levels, and some
+rare forms of times. Fields that it doesn't look for are checked and passed over.
+
+Field names form a tree (see streamlstm.events.field_tree): node 0 is the root object, the others a name in their
+parent's object. Text is addressed by int64 addresses p < end; up to 32 bytes from `end` on may be read, and never
+count.
+"""
+
+import numpy as np
+from numba import int64, uint64
+from numpy.typing import NDArray
+
+from streamlstm.kernels.compile import compiled
+from streamlstm.kernels.number import MOST_DIGITS, nearest, number_parts
+from streamlstm.kernels.strings import QUOTE, is_utf8, skip_space, string_end
+from streamlstm.kernels.time_text import read_date_time, read_epoch
+from streamlstm.kernels.words import load_byte, load_word
+
+# columns of the tree's nodes
+FIRST_WORD = 0  # of the name: its first 8 bytes, zeros behind a shorter one
+LENGTH = 1  # of the name in bytes
+NAME_AT = 2  # in the array of names
+ROLE = 3
+RANK = 4  # lower ones go before higher ones of the same role; an input's is its index
+TABLE_AT = 5  # of the node's children in the hash table
+TABLE_MASK = 6  # slots of its part of the table, a power of two, less one
+PARENT = 7
+NODE_COLUMNS = 8
+
+# roles: what to do with the value of a name
+INNER = 0  # look into the object
+STREAM = 1
+TIME = 2
+VALUE = 3  # the only input
+VALUES = 4  # all inputs, as an array or by name
+INPUT = 5  # one of them, by name
+HAND_ON = 6  # names that serve two purposes: for the slower reader
+
+# where the stream id comes from
+FIELD_OR_KEY, ONLY_KEY, ONLY_FIELD = range(3)
+
+MOST_NESTED = 63
+_UNSEEN = 1 << 30
+_NO_CHILD = -1
+_OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = (ord(character) for character in "{}[]")
+_COLON, _COMMA, _MINUS, _ZERO, _NINE, _FALSE = (ord(character) for character in ":,-09f")
+_SKIPPED_DIGITS, _SKIPPED_EXPONENT = 200, 99  # any such number is finite
+_WORD_TRUE, _WORD_NULL, _WORD_ALSE = (uint64(int.from_bytes(word, "little")) for word in (b"true", b"null", b"alse"))
+_FOUR_BYTES = uint64(0xFFFFFFFF)
+_MIX_LENGTH, _MIX_LAST, _MIX = uint64(0x9E3779B97F4A7C15), uint64(0xD6E8FEB86659FD93), uint64(0xFF51AFD7ED558CCD)
+
+
+# ----------------------------------------------------------------------------------------------------- names and values
+
+
+@compiled
+def name_words(at: int, length: int) -> tuple[int, int]:
+    """The first 8 bytes of the name at address `at`, zeros behind a shorter one; and a hash of it."""
+    word = load_word(at)
+    last = uint64(0)
+    if length > 8:
+        last = load_word(at + length - 8)
+    elif length < 8:
+        word &= (uint64(1) << uint64(8 * length)) - uint64(1)
+    mixed = (word ^ (last * _MIX_LAST) ^ (uint64(length) * _MIX_LENGTH)) * _MIX
+    return word, mixed >> uint64(32)
+
+
+@compiled
+def _find_child(node: int, at: int, length: int, nodes: NDArray[np.int64], names: int, table: NDArray[np.int64]) -> int:
+    """The child of `node` whose name is the `length` bytes at `at`, or _NO_CHILD."""
+    word, mixed = name_words(at, length)
+    first, mask = nodes[node, TABLE_AT], nodes[node, TABLE_MASK]
+    slot = int64(mixed) & mask
+    while True:
+        child = table[first + slot]
+        if child == _NO_CHILD:
+            return _NO_CHILD
+        if uint64(nodes[child, FIRST_WORD]) == word and nodes[child, LENGTH] == length:
+            name = names + nodes[child, NAME_AT]
+            i = 8
+            while i < length and load_byte(name + i) == load_byte(at + i):
+                i += 1
+            if i >= length:
+                return child
+        slot = (slot + 1) & mask
+
+
+@compiled
+def _read_name(p: int, end: int, escapes: bool) -> tuple[int, int, int]:
+    """The member of an object at p: where its name begins, its length, and where its value begins; 0 if it isn't so."""
+    p = skip_space(p, end)
+    if p >= end or load_byte(p) != QUOTE:
+        return 0, 0, 0
+    name = p + 1
+    p = string_end(name, end, escapes)
+    if p == 0:
+        return 0, 0, 0
+    length = p - name
+    p = skip_space(p + 1, end)
+    if p >= end or load_byte(p) != _COLON:
+        return 0, 0, 0
+    p = skip_space(p + 1, end)
+    return name, length, p if p < end else 0
+
+
+@compiled
+def _skip_scalar(p: int, end: int) -> int:
+    """Behind the valid string, finite number, true, false or null at p; 0 if there is none."""
+    byte = load_byte(p)
+    if byte == QUOTE:
+        p = string_end(p + 1, end, True)
+        return p + 1 if p != 0 else 0
+    if byte == _MINUS or _ZERO <= byte <= _NINE:
+        p, _, _, digits, _, exponent = number_parts(p, end)
+        return p if digits <= _SKIPPED_DIGITS and -_SKIPPED_EXPONENT <= exponent <= _SKIPPED_EXPONENT else 0
+    if byte == _FALSE:
+        return p + 5 if load_word(p + 1) & _FOUR_BYTES == _WORD_ALSE else 0
+    word = load_word(p) & _FOUR_BYTES
+    return p + 4 if word in (_WORD_TRUE, _WORD_NULL) else 0
+
+
+@compiled
+def _skip_value(p: int, end: int) -> int:
+    """Behind the valid JSON value at p, or 0."""
+    depth = 0
+    objects = uint64(0)  # bit i: is the i-th bracket, counted from the inside, that of an object
+    while True:
+        p = skip_space(p, end)
+        if p >= end:
+            return 0
+        byte = load_byte(p)
+        if byte in (_OPEN_OBJECT, _OPEN_ARRAY):
+            depth += 1
+            if depth > MOST_NESTED:
+                return 0
+            objects = (objects << uint64(1)) | uint64(byte == _OPEN_OBJECT)
+            p = skip_space(p + 1, end)
+            if p >= end:
+                return 0
+            if load_byte(p) != byte + 2:  # the closing bracket's code
+                if byte == _OPEN_OBJECT:
+                    _, _, p = _read_name(p, end, True)
+                    if p == 0:
+                        return 0
+                continue
+        else:
+            p = _skip_scalar(p, end)
+            if p == 0:
+                return 0
+        while depth > 0:
+            p = skip_space(p, end)
+            if p >= end:
+                return 0
+            byte = load_byte(p)
+            p += 1
+            if byte == _COMMA:
+                if objects & uint64(1):
+                    _, _, p = _read_name(p, end, True)
+                    if p == 0:
+                        return 0
+                break
+            if byte != (_CLOSE_OBJECT if objects & uint64(1) else _CLOSE_ARRAY):
+                return 0
+            objects >>= uint64(1)
+            depth -= 1
+        if depth == 0:
+            return p
+
+
+# --------------------------------------------------------------------------------------------------------------- inputs
+
+
+@compiled
+def _read_number(p: int, end: int) -> tuple[int, float]:
+    """The float64 nearest to the JSON number at p, and where it ends; 0 there to hand on."""
+    p, negative, mantissa, digits, behind, exponent = number_parts(p, end)
+    if p == 0 or digits > MOST_DIGITS:
+        return 0, 0.0
+    if negative and mantissa == uint64(0):  # integer -0 is 0, other forms are -0.0: rare enough to hand on
+        return 0, 0.0
+    real = nearest(mantissa, exponent - behind, negative)
+    return p if np.isfinite(real) else 0, real
+
+
+@compiled
+def _read_array(p: int, end: int, x: NDArray[np.float64]) -> int:
+    """Fill x (I inputs) from the array of as many numbers at p, behind its opening bracket; returns its end or 0."""
+    last = len(x) - 1
+    for i in range(len(x)):
+        p = skip_space(p, end)
+        if p >= end:
+            return 0
+        p, x[i] = _read_number(p, end)
+        if p == 0:
+            return 0
+        p = skip_space(p, end)
+        if p >= end or load_byte(p) != (_COMMA if i < last else _CLOSE_ARRAY):
+            return 0
+        p += 1
+    return p
+
+
+@compiled
+def _read_by_name(
+    p: int,
+    end: int,
+    x: NDArray[np.float64],
+    node: int,
+    row: int,
+    nodes: NDArray[np.int64],
+    names: int,
+    table: NDArray[np.int64],
+    seen: NDArray[np.int64],
+) -> int:
+    """Fill x (I inputs) from the object at p, behind its opening brace, which has each input once; its end or 0."""
+    found = 0
+    while True:
+        name, length, p = _read_name(p, end, False)
+        if p == 0:
+            return 0
+        child = _find_child(node, name, length, nodes, names, table)
+        if child == _NO_CHILD:
+            p = _skip_value(p, end)
+        elif seen[child] == row:
+            return 0
+        else:
+            seen[child] = row
+            found += 1
+            p, x[nodes[child, RANK]] = _read_number(p, end)
+        if p == 0:
+            return 0
+        p = skip_space(p, end)
+        if p >= end:
+            return 0
+        byte = load_byte(p)
+        p += 1
+        if byte == _CLOSE_OBJECT:
+            return p if found == len(x) else 0
+        if byte != _COMMA:
+            return 0
+
+
+# --------------------------------------------------------------------------------------------------------------- events
+
+
+@compiled
+def _read_stream(p: int, end: int) -> tuple[int, int, int]:
+    """The string or integer at p as a stream id: where the value ends (0: hand on), where the id begins, its length."""
+    if load_byte(p) == QUOTE:
+        close = string_end(p + 1, end, False)
+        return close + 1 if close > p + 1 else 0, p + 1, close - p - 1
+    close, negative, mantissa, digits, _, _ = number_parts(p, end)
+    length = digits + negative
+    plain = close - p == length and digits < MOST_DIGITS and not (negative and mantissa == uint64(0))
+    return close if plain else 0, p, length
+
+
+@compiled
+def _scan_event(
+    p: int,
+    end: int,
+    mark: int,
+    decimals: int,
+    nodes: NDArray[np.int64],
+    names: int,
+    table: NDArray[np.int64],
+    seen: NDArray[np.int64],
+    x: NDArray[np.float64],
+) -> tuple[bool, int, int, bool, int]:
+    """Read the event at p: whether it was read to its end, inputs included; address (0: none) and length of the stream
+    id; whether there was a time, and the time.
+
+    Of the fields of one role the one with the lowest rank counts, wherever it stands. `seen` holds `mark` for the names
+    that occurred.
+    """
+    stream, stream_length, stream_rank = 0, 0, _UNSEEN
+    time, time_rank, x_rank = 0, _UNSEEN, _UNSEEN
+    hand_on = (False, 0, 0, False, 0)
+    p = skip_space(p, end)
+    if p >= end or load_byte(p) != _OPEN_OBJECT:
+        return hand_on
+    node, p = 0, p + 1
+    opened = True  # only behind an opening brace may the closing one stand where a name is expected
+    while True:
+        p = skip_space(p, end)
+        if opened and p < end and load_byte(p) == _CLOSE_OBJECT:
+            opened = False
+        else:
+            name, length, p = _read_name(p, end, False)
+            if p == 0:
+                return hand_on
+            child = _find_child(node, name, length, nodes, names, table)
+            byte = load_byte(p)
+            role, rank = INNER, _UNSEEN
+            if child != _NO_CHILD:
+                if seen[child] == mark:
+                    return hand_on
+                seen[child] = mark
+                role, rank = nodes[child, ROLE], nodes[child, RANK]
+            opened = role == INNER and child != _NO_CHILD and byte == _OPEN_OBJECT
+            if opened:
+                node, p = child, p + 1
+                continue
+            if role == VALUE and rank < x_rank:
+                x_rank = rank
+                p, x[0] = _read_number(p, end)
+            elif role == TIME and rank < time_rank:
+                time_rank = rank
+                p, time = read_date_time(p + 1, end) if byte == QUOTE else read_epoch(p, end, decimals)
+            elif role == STREAM and rank < stream_rank:
+                stream_rank = rank
+                p, stream, stream_length = _read_stream(p, end)
+            elif role == VALUES and rank < x_rank:
+                x_rank = rank
+                if byte == _OPEN_ARRAY:
+                    p = _read_array(p + 1, end, x)
+                elif byte == _OPEN_OBJECT:
+                    p = _read_by_name(p + 1, end, x, child, mark, nodes, names, table, seen)
+                else:
+                    p = 0
+            elif role == HAND_ON:
+                p = 0
+            else:
+                p = _skip_value(p, end)
+            if p == 0:
+                return hand_on
+        while True:
+            p = skip_space(p, end)
+            if p >= end:
+                return hand_on
+            byte = load_byte(p)
+            p += 1
+            if byte == _COMMA:
+                break
+            if byte != _CLOSE_OBJECT:
+                return hand_on
+            if node == 0:
+                whole = skip_space(p, end) == end and x_rank != _UNSEEN
+                return whole, stream, stream_length, time_rank != _UNSEEN, time
+            node = nodes[node, PARENT]
+
+
+@compiled(
+    "int64(uint8[::1], int64, int64, int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64, int64, int64,"
+    " int64, int64[:, ::1], uint8[::1], int64[::1], int64[::1], int64[::1], int64[::1], float64[:, ::1], uint8[::1],"
+    " int64[::1])"
+)
+def scan_events(
+    payload: NDArray[np.uint8],
+    start: int,
+    stop: int,
+    timestamp: NDArray[np.int64],
+    key_at: NDArray[np.int64],
+    key_len: NDArray[np.int64],
+    value_at: NDArray[np.int64],
+    value_len: NDArray[np.int64],
+    decimals: int,
+    stream_source: int,
+    earliest: int,
+    latest: int,
+    nodes: NDArray[np.int64],
+    names: NDArray[np.uint8],
+    table: NDArray[np.int64],
+    stream_at: NDArray[np.int64],
+    stream_len: NDArray[np.int64],
+    event_time: NDArray[np.int64],
+    x: NDArray[np.float64],
+    reason: NDArray[np.uint8],
+    handed_on: NDArray[np.int64],
+) -> int:
+    """Fill stream, event time (epoch ms) and inputs of the rows [start, stop) whose reason is 0.
+
+    Rows for the slower reader are listed in `handed_on` (room for stop - start); returns how many they are. Their
+    columns mean nothing yet. `payload` has 64 bytes behind the last span (streamlstm.events.batch.PADDING). One second
+    is 10**decimals of the unit of numeric times; times outside [earliest, latest] are handed on.
+    """
+    base = int64(payload.ctypes.data)
+    names_at = int64(names.ctypes.data)
+    within = len(payload) - 64
+    seen = np.zeros(len(nodes), np.int64)
+    count = 0
+    for row in range(start, stop):
+        if reason[row] != 0:
+            continue
+        at, size = value_at[row], value_len[row]
+        good = 0 <= at <= at + size <= within
+        if good:
+            p = base + at
+            good, stream, length, timed, time = _scan_event(
+                p, p + size, row + 1, decimals, nodes, names_at, table, seen, x[row]
+            )
+        if good and stream == 0:
+            at, length = key_at[row], key_len[row]
+            stream = base + at
+            good = stream_source != ONLY_FIELD and 0 <= at < at + length <= within and is_utf8(stream, stream + length)
+        if good and not timed:
+            time = timestamp[row]
+            good = time >= 0
+        if good and earliest <= time <= latest:
+            stream_at[row] = stream - base
+            stream_len[row] = length
+            event_time[row] = time
+        else:
+            handed_on[count] = row
+            count += 1
+    return count
