@@ -61,7 +61,10 @@ def _is_key(at: int, length: int, cell: int) -> bool:
     return True
 
 
-@compiled
+@compiled(
+    "int64(uint8[::1], int64, int64, int64, int64[::1], int64[::1], int64, uint64, uint64, uint64[::1], "
+    "uint64[:, ::1], int64[::1], int64[::1], uint64[::1], uint8[::1], int64[::1])"
+)
 def assign_slots(
     payload: NDArray[np.uint8],
     partition: int,
@@ -156,7 +159,7 @@ def assign_slots(
     return signed(counts[N_STREAMS]) - before
 
 
-@compiled
+@compiled("int64(int64, uint64[:, ::1], int64[::1], int64[::1])")
 def slots_of_partition(partition: int, cells: Words, counts: Int64s, found: Int64s) -> int:
     """Write the slots of a partition to found int64 [S], ascending; returns how many."""
     n = 0
@@ -168,7 +171,7 @@ def slots_of_partition(partition: int, cells: Words, counts: Int64s, found: Int6
     return n
 
 
-@compiled
+@compiled("int64(int64[::1], uint64, uint64, uint64[::1], uint64[:, ::1], int64[::1], int64[::1])")
 def release_slots(
     slots: Int64s,
     seed: np.uint64,
