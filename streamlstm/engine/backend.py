@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from streamlstm.errors import InvariantError
 from streamlstm.kernels import cpu, packing
 from streamlstm.kernels import layout as at
+from streamlstm.kernels.compile import compile_only_declared
 from streamlstm.kernels.layout import Layout
 from streamlstm.kernels.vector import has_wide_vectors
 from streamlstm.kernels.waves import BAD_SLOT
@@ -76,7 +77,7 @@ class CpuBackend:
         self._plan = self._make_plan(max_streams, wide)
         self._plan_at = self._plan.ctypes.data
         self._grow(_FIRST_CAPACITY)
-        cpu.step.compile(cpu.STEP_SIGNATURE)  # type: ignore[attr-defined]
+        compile_only_declared(cpu.step)
 
     def clear(self, slots: NDArray[np.int64]) -> None:
         """Make the rows of `slots` (int64, each in range) those of new streams."""
@@ -158,7 +159,7 @@ def _layers(parameters: Parameters) -> list[packing.LayerWeights]:
 
 
 def _allocate_rows(rows: int, row_bytes: int) -> NDArray[np.uint8]:
-    """uint8 [rows, row_bytes], zero, on a page boundary; in huge pages when it fills some. Resident as it is touched."""
+    """uint8 [rows, row_bytes], zero, on a page boundary, resident as it is touched; huge pages when it fills some."""
     size = rows * row_bytes
     memory = mmap.mmap(-1, size)
     if size >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):

@@ -36,6 +36,7 @@ from typing import Any, TypeVar, overload
 import llvmlite
 import numba
 from numba.core import config as numba_config
+from numba.core import sigutils
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
@@ -97,9 +98,27 @@ def warm_up() -> int:
         for function in vars(module).values():
             signature = getattr(function, "declared_signature", None)
             if signature is not None and function.py_func.__module__ == name:
-                function.compile(signature)
+                _compile_declared(function)
                 count += 1
     return count
+
+
+def compile_only_declared(function: Callable[..., Any]) -> None:
+    """Compile, or load, the declared signature, and refuse all other argument types from now on (TypeError).
+
+    For functions that take an array's address: another dtype would be compiled, and read as what it isn't.
+    """
+    _compile_declared(function)
+    if not _config.DISABLE_JIT:
+        function.disable_compile()  # type: ignore[attr-defined]
+
+
+def _compile_declared(function: Any) -> None:
+    if _config.DISABLE_JIT:
+        return
+    argument_types, _ = sigutils.normalize_signature(function.declared_signature)
+    if argument_types not in function.signatures:
+        function.compile(function.declared_signature)
 
 
 # ----------------------------------------------------------------------------------------------------------- the folder

@@ -45,7 +45,8 @@ def scaled(weights: LayerWeights) -> tuple[Float32, Float32, Float32]:
     """weight_ih (4, H, I), weight_hh (4, H, H) and bias (4, H), times the gate factors."""
     hidden = weights[1].shape[1]
     by_gate = [array.reshape(GATES, hidden, -1) * GATE_FACTORS[:, None, None] for array in weights]
-    ih, hh, bias = [array.astype(np.float32) for array in by_gate]
+    with np.errstate(over="ignore"):  # to infinity, which `input_limit` refuses
+        ih, hh, bias = [array.astype(np.float32) for array in by_gate]
     return ih, hh, bias[:, :, 0]
 
 

@@ -52,7 +52,7 @@ def order_by_wave(
     # each event moves the begin of its wave on, so that bounds[w + 1] ends up as the wave's end
     first_end = 0
     for i in range(n):
-        wave = np.int64(load_int32(wave_of_event + 4 * i))
+        wave = int(load_int32(wave_of_event + 4 * i))
         if wave < 0:
             continue
         store_int32(events_of_slot + 4 * slots[i], np.int32(0))
@@ -99,7 +99,7 @@ def _count(
             store_int32(wave_of_event + 4 * i, np.int32(-1))
             continue
         counter = events_of_slot + 4 * slot
-        wave = np.int64(load_int32(counter))
+        wave = int(load_int32(counter))
         store_int32(counter, np.int32(wave + 1))
         store_int32(wave_of_event + 4 * i, np.int32(wave))
         if wave == 0:
