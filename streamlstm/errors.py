@@ -3,11 +3,13 @@
     StreamlstmError
     ├── UsageError           64  the command line makes no sense
     ├── BadDataError         65  input that cannot be read
-    │   └── ModelFileError   65  a model file that is refused; names tensor or field, found and expected
+    │   ├── ModelFileError   65  a model file that is refused; names tensor or field, found and expected
+    │   └── BatchRefusedError  65  a record batch that the broker will never take; the transaction was aborted
     ├── InputMissingError    66  a file or topic that is not there
     ├── InvariantError       70  a broken promise inside streamlstm: a bug, please report it
     ├── RetryError           75  fenced, or a fault that a restart may cure: the supervisor starts again
-    │   └── FencedError      75  another member owns the transactional id or the group instance id
+    │   ├── FencedError      75  another member owns the transactional id or the group instance id
+    │   └── StaleGenerationError  75  the group has moved on; the transaction was aborted, the process can go on
     ├── AccessError          77  authentication or authorisation refused by the broker
     └── ConfigError          78  configuration; carries every problem found, not just the first
 
@@ -46,6 +48,20 @@ class ModelFileError(BadDataError):
         super().__init__("; ".join(parts))
 
 
+class BatchRefusedError(BadDataError):
+    """The broker will never take a record batch. The transaction was aborted and nothing of it is visible.
+
+    `index` is the batch's place in what was to be committed, `reason` why ("too_large", "invalid_timestamp" or
+    "invalid_record"), `records` the places of the records to blame within the batch, as far as the broker said.
+    """
+
+    def __init__(self, index: int, reason: str, records: Sequence[int], message: str) -> None:
+        self.index = index
+        self.reason = reason
+        self.records = tuple(records)
+        super().__init__(message)
+
+
 class InputMissingError(StreamlstmError):
     exit_code = 66
 
@@ -60,6 +76,10 @@ class RetryError(StreamlstmError):
 
 class FencedError(RetryError):
     pass
+
+
+class StaleGenerationError(RetryError):
+    """The group has moved on since the offsets were read. The transaction was aborted and nothing of it is visible."""
 
 
 class AccessError(StreamlstmError):

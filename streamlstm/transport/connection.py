@@ -1,0 +1,295 @@
+"""kafka-python 3.0: its seams and what we repair, here and nowhere else.
+
+The library's connection and protocol layers are sound and its consumer is repaired below; its KafkaProducer is not used
+(see transaction.py). None of what is touched here is public API, so `check_client` looks at every seam before the first
+connection, and a release outside SUPPORTED is refused.
+
+    large reads      sockets are read 4 KB at a time, and TLS writes copy what is left after every partial send
+    TLS handshake    has no deadline
+    ssl_ciphers      is accepted and ignored
+    topic creation   every metadata request asks the broker to create the topics it names
+    whole batches    the fetcher instantiates `self.PartitionRecords`: ours yields record batches, counted in bytes
+    unfinished join  a join that begins in a poll() which times out is never finished, unless need_rejoin() stays true
+    lost partitions  the cooperative assignor goes on claiming partitions after on_partitions_lost
+    fenced member    a static member whose id was taken is never told; its heartbeats just stop
+"""
+
+import inspect
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any
+
+from kafka import KafkaConsumer
+from kafka import errors as kafka_errors
+from kafka.consumer.fetcher import Fetcher
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.base import BaseCoordinator
+from kafka.net.compat import KafkaNetClient
+from kafka.net.inet import create_connection
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
+from kafka.protocol.producer import EndTxnRequest, ProduceRequest, TxnOffsetCommitRequest
+from kafka.record import MemoryRecords
+from kafka.structs import TopicPartition
+from kafka.util import Timer
+
+from streamlstm.errors import ConfigError
+from streamlstm.transport.settings import ConnectionSettings, SourceSettings
+
+SUPPORTED = "kafka-python >=3.0.12,<3.1"
+_RECEIVE_LIMIT = 1 << 30
+
+
+def check_client() -> None:
+    """Raises ConfigError when the installed kafka-python isn't one whose seams are known."""
+    version = metadata.version("kafka-python")
+    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    found = [] if (3, 0, 12) <= numbers < (3, 1) else [f"the version is {version}"]
+    found += [f"{name} is missing" for name, present in _seams().items() if not present]
+    if found:
+        raise ConfigError([f"kafka-python: streamlstm works with {SUPPORTED}; found that {'; '.join(found)}"])
+
+
+def _seams() -> dict[str, bool]:
+    """Every private name that is used here, and whether it is there."""
+    records_arguments = {"fetch_offset", "tp", "records", "aborted_transactions", "metric_aggregator", "on_drain"}
+    coordinator = {"rejoining", "rejoin_needed", "heartbeat", "_heartbeat_enabled", "_lock"}
+    return {
+        "Fetcher.PartitionRecords": records_arguments <= set(inspect.signature(Fetcher.PartitionRecords).parameters),
+        "Fetcher._append": {"take", "next_fetch_offset", "leader_epoch"} <= _names(Fetcher._append),
+        "MemoryRecords._buffer": {"_buffer", "_next_slice"} <= set(MemoryRecords.__slots__),
+        "KafkaTCPTransport._sock_recv": {"_sock", "recv"} <= _names(KafkaTCPTransport._sock_recv),
+        "KafkaSSLTransport._build_ssl_context": hasattr(KafkaSSLTransport, "_build_ssl_context"),
+        "KafkaConnectionManager._build_transport": hasattr(KafkaConnectionManager, "_build_transport"),
+        "KafkaConsumer._poll_once": "max_records" in inspect.signature(KafkaConsumer._poll_once).parameters,
+        "BaseCoordinator's state": coordinator <= _names(BaseCoordinator.__init__),
+        "BaseCoordinator.need_rejoin": "need_rejoin" in _names(BaseCoordinator.join_group_async),
+        "CooperativeStickyAssignor": {"member_assignment", "generation"} <= set(vars(CooperativeStickyAssignor())),
+        "ProduceRequest v12": ProduceRequest.max_version >= 12,
+        "EndTxnRequest v5": EndTxnRequest.max_version >= 5,
+        "TxnOffsetCommitRequest v5": TxnOffsetCommitRequest.max_version >= 5,
+    }
+
+
+def _names(function: Any) -> set[str]:
+    """Attributes and globals that a function's code mentions."""
+    return set(function.__code__.co_names)
+
+
+def _large_reads(base: type, *would_block: type[BaseException]) -> type:
+    """A transport that reads up to `read_bytes` at a time, and writes from views."""
+
+    pending: tuple[type[BaseException], ...] = (BlockingIOError, InterruptedError, *would_block)
+
+    class LargeReads(base):  # type: ignore[misc]
+        read_bytes = 1 << 20
+
+        def _sock_recv(self) -> tuple[bytes, Exception | None]:
+            chunks: list[bytes] = []
+            left = self.read_bytes
+            try:
+                while left > 0:
+                    chunk = self._sock.recv(left)
+                    if not chunk:
+                        return b"".join(chunks), kafka_errors.KafkaConnectionError("socket disconnected")
+                    chunks.append(chunk)
+                    left -= len(chunk)
+                    if not would_block:
+                        break  # the event loop comes back when there is more; TLS may hold more that it can't see
+            except pending:
+                pass
+            except OSError as error:
+                return b"".join(chunks), kafka_errors.KafkaConnectionError(error)
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks), None
+
+        def write(self, chunk: bytes) -> None:
+            super().write(memoryview(chunk))
+
+    return LargeReads
+
+
+_PlainTransport = _large_reads(KafkaTCPTransport)
+_TlsTransport = _large_reads(KafkaSSLTransport, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Connections(KafkaConnectionManager):  # type: ignore[misc]
+    """kafka-python's connection manager with our transports. `last_error` is why the last connection failed."""
+
+    def __init__(self, net: NetworkSelector, settings: ConnectionSettings, **configs: Any) -> None:
+        super().__init__(net, **configs)
+        self.cluster.config["allow_auto_create_topics"] = False
+        self.last_error = ""
+        self._read_bytes = settings.read_bytes
+        self._ssl_context = _ssl_context(settings.security)
+
+    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
+        try:
+            return await self._open_transport(node, timeout_at)
+        except (OSError, kafka_errors.KafkaError) as error:
+            self.last_error = f"{node.host}:{node.port}: {error}"
+            raise kafka_errors.KafkaConnectionError(str(error)) from error
+
+    async def _open_transport(self, node: Any, timeout_at: float | None) -> Any:
+        options, proxy = self.config["socket_options"], self.config["proxy_url"]
+        sock = await create_connection(self._net, node.host, node.port, options, proxy_url=proxy, timeout_at=timeout_at)
+        if self._ssl_context is None:
+            transport = _PlainTransport(self._net, sock, host=node.host)
+        else:
+            transport = _TlsTransport(self._net, sock, host=node.host, ssl_context=self._ssl_context)
+            await _tls_handshake(self._net, transport, timeout_at)
+        transport.read_bytes = self._read_bytes
+        return transport
+
+
+async def _tls_handshake(net: NetworkSelector, transport: Any, timeout_at: float | None) -> None:
+    try:
+        while True:
+            try:
+                transport._sock.do_handshake()
+                return
+            except ssl.SSLWantReadError:
+                await net.wait_read(transport._sock, timeout_at)
+            except ssl.SSLWantWriteError:
+                await net.wait_write(transport._sock, timeout_at)
+    except BaseException:
+        transport._sock.close()
+        raise
+
+
+def _ssl_context(security: Mapping[str, str | bool]) -> ssl.SSLContext | None:
+    """One context for all connections, or None for plain text. Raises ConfigError when a file of it is no good."""
+    if not str(security.get("security_protocol", "PLAINTEXT")).endswith("SSL"):
+        return None
+    settings = {name: security.get(name, value) for name, value in KafkaSSLTransport.DEFAULT_CONFIG.items()}
+    try:
+        context: ssl.SSLContext = KafkaSSLTransport._build_ssl_context(settings)
+        if security.get("ssl_ciphers"):
+            context.set_ciphers(str(security["ssl_ciphers"]))
+    except (OSError, ssl.SSLError) as error:
+        names = ", ".join(str(value) for name, value in settings.items() if value and name.endswith("file"))
+        raise ConfigError([f"kafka.security: TLS cannot be set up from {names or 'the settings'}: {error}"]) from error
+    return context
+
+
+def _client_configs(settings: ConnectionSettings) -> dict[str, Any]:
+    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    if settings.send_buffer_bytes:
+        options.append((socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes))
+    security = {name: value for name, value in settings.security.items() if name != "ssl_ciphers"}
+    return {
+        "bootstrap_servers": list(settings.bootstrap_servers),
+        "client_id": settings.client_id,
+        "request_timeout_ms": settings.request_timeout_ms,
+        "reconnect_backoff_ms": settings.reconnect_backoff_ms,
+        "reconnect_backoff_max_ms": settings.reconnect_backoff_max_ms,
+        "metadata_max_age_ms": settings.metadata_max_age_ms,
+        "socket_options": options,
+        **security,
+    }
+
+
+def open_connections(settings: ConnectionSettings) -> Connections:
+    """A connection manager with its own I/O thread, not yet bootstrapped."""
+    net = NetworkSelector(client_id=settings.client_id)
+    configs = _client_configs(settings) | {
+        "receive_message_max_bytes": _RECEIVE_LIMIT,
+        "socket_connection_setup_timeout_ms": settings.request_timeout_ms,
+        "socket_connection_setup_timeout_max_ms": settings.connect_timeout_ms,
+    }
+    connections = Connections(net, settings, **configs)
+    net.start()
+    return connections
+
+
+def open_consumer(settings: ConnectionSettings, source: SourceSettings, records: Callable[..., Any]) -> KafkaConsumer:
+    """A repaired KafkaConsumer, bootstrapped, not yet subscribed.
+
+    `records` makes the fetcher's PartitionRecords. Raises kafka-python's errors.
+    """
+
+    def client(**configs: Any) -> KafkaNetClient:
+        net = NetworkSelector(**configs)
+        return KafkaNetClient(net=net, manager=Connections(net, settings, **configs), **configs)
+
+    consumer = KafkaConsumer(
+        **_client_configs(settings),
+        kafka_client=client,
+        group_id=source.group_id,
+        group_instance_id=source.group_instance_id,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+        partition_assignment_strategy=(CooperativeStickyAssignor,),
+        session_timeout_ms=source.session_timeout_ms,
+        heartbeat_interval_ms=source.heartbeat_interval_ms,
+        max_poll_interval_ms=source.max_poll_interval_ms,
+        fetch_min_bytes=source.fetch_min_bytes,
+        fetch_max_wait_ms=min(source.fetch_max_wait_ms, settings.request_timeout_ms - 1),
+        fetch_max_bytes=source.fetch_max_bytes,
+        max_partition_fetch_bytes=source.max_partition_fetch_bytes,
+        bootstrap_timeout_ms=settings.connect_timeout_ms,
+        retry_backoff_ms=50,
+        metrics_enabled=False,
+    )
+    coordinator, fetcher = consumer._coordinator, consumer._fetcher
+    asked = coordinator.need_rejoin
+    coordinator.need_rejoin = lambda: asked() or coordinator.rejoining
+    fetcher.PartitionRecords = records
+    return consumer
+
+
+def forget_assignment(consumer: KafkaConsumer) -> None:
+    """To be called when partitions were lost, so that the next join claims none of them."""
+    for assignor in consumer._coordinator._assignors.values():
+        assignor.member_assignment = None
+        assignor.generation = -1
+
+
+def heartbeats_stopped(consumer: KafkaConsumer) -> bool:
+    """A member that believes itself stable and sends no heartbeats has been fenced (KIP-345)."""
+    coordinator = consumer._coordinator
+    with coordinator._lock:
+        joining = coordinator.rejoining or coordinator.rejoin_needed
+        return coordinator.stable() and not coordinator._heartbeat_enabled and not joining
+
+
+def heartbeat_age(consumer: KafkaConsumer, now: float) -> float:
+    """Seconds since the coordinator last answered a heartbeat or a join."""
+    heartbeat = consumer._coordinator.heartbeat
+    return float(now - max(heartbeat.last_receive, heartbeat.last_reset))
+
+
+def poll_once(consumer: KafkaConsumer, timeout_ms: float, budget: int) -> dict[TopicPartition, list[Any]]:
+    """One round of group upkeep and fetching: at most one join is finished in it, so that what was revoked can still be
+    committed before the next round gives it away. `budget` counts as the lists of `records.take()` do.
+    """
+    taken: dict[TopicPartition, list[Any]] = consumer._poll_once(Timer(timeout_ms), budget)
+    return taken
+
+
+def request_rejoin(consumer: KafkaConsumer) -> None:
+    consumer._coordinator.request_rejoin()
+
+
+def partition_buffer(records: MemoryRecords) -> bytes | memoryview:
+    """The bytes of a partition in a fetch response.
+
+    Marks them as started: the fetcher raises for ever on bytes without a whole batch, which we report and step past.
+    """
+    if len(records._buffer):
+        records._next_slice = memoryview(records._buffer)
+    buffer: bytes | memoryview = records._buffer
+    return buffer
+
+
+def positions(consumer: KafkaConsumer) -> dict[tuple[str, int], int]:
+    """The next offset of every assigned partition that has a position, control records included."""
+    assigned = consumer._subscription.assignment
+    return {
+        (partition.topic, partition.partition): state.position.offset
+        for partition, state in list(assigned.items())
+        if state.position is not None
+    }

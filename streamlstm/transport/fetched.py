@@ -1,0 +1,174 @@
+"""A partition's part of a fetch response, taken apart into whole record batches.
+
+Pure: bytes in, batches out. The layout is Kafka's record batch v2 (KIP-98):
+
+    base offset i64 | length i32 | leader epoch i32 | magic i8 | CRC-32C u32 | attributes i16 | last offset delta i32
+    | base timestamp i64 | max timestamp i64 | producer id i64 | producer epoch i16 | base sequence i32 | count i32
+
+The CRC covers what follows it. Bits of the attributes: 0-2 codec, 3 append time, 4 transactional, 5 control.
+Batches of aborted transactions and control batches give nothing but move the position (KIP-98, read_committed). What
+cannot be read is a PoisonBatch, and reading goes on behind it.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import crc32c
+
+from streamlstm.transport.codecs import UndecodableError, UnknownCodecError, decompress
+
+HEADER = struct.Struct(">qiibIhiqqqhii")
+_FRAME = 12
+_MAGIC_AT = 16
+_CRC_FROM = 21
+_CODEC, _APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
+_SMALLEST_RECORD = 7
+
+PoisonReason = Literal["corrupt_batch", "unknown_codec"]
+
+
+@dataclass(slots=True)
+class FetchedBatch:
+    """One record batch. `records` is its decompressed records section, `count` records of it.
+
+    Offsets are inclusive. Records below `min_offset` lie before the position that was asked for: drop them. Times are
+    epoch milliseconds; with `append_time` >= 0 every record has that one (LogAppendTime).
+    """
+
+    topic: str
+    partition: int
+    records: bytes | memoryview
+    count: int
+    base_offset: int
+    last_offset: int
+    base_timestamp: int
+    append_time: int
+    min_offset: int
+    leader_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoisonBatch:
+    """A batch that cannot be read: to be dead-lettered by reference. Offsets are inclusive."""
+
+    topic: str
+    partition: int
+    base_offset: int
+    last_offset: int
+    reason: PoisonReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class AbortedTransaction:
+    """What the broker says of a producer's transaction that ended with an abort."""
+
+    producer_id: int
+    first_offset: int
+
+
+class PartitionBytes:
+    """Iterates over the batches of one partition's bytes. `position` is the next offset to fetch and to commit."""
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        position: int,
+        buffer: bytes | memoryview,
+        aborted: Iterable[AbortedTransaction],
+        max_batch_bytes: int,
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.position = position
+        self.leader_epoch = -1
+        self._start = position
+        self._buffer = memoryview(buffer)
+        self._at = 0
+        self._limit = max_batch_bytes
+        self._aborted = sorted(aborted, key=lambda each: each.first_offset, reverse=True)
+        self._aborting: set[int] = set()
+
+    def __iter__(self) -> Iterator[FetchedBatch | PoisonBatch]:
+        progress = False
+        while True:
+            size = self._next_size()
+            if size is None:
+                break
+            progress = True
+            batch = self._read(self._buffer[self._at : self._at + size])
+            self._at += size
+            if batch is not None:
+                yield batch
+        if not progress and len(self._buffer):
+            yield self._poison(self.position, self.position, "no whole record batch where the broker owes one")
+
+    def _next_size(self) -> int | None:
+        """Bytes of the next batch; None at the end, and at a batch that the size limit of the fetch has cut."""
+        left = len(self._buffer) - self._at
+        if left < HEADER.size:
+            return None
+        size: int = struct.unpack_from(">i", self._buffer, self._at + 8)[0] + _FRAME
+        return size if _MAGIC_AT < size <= left else None
+
+    def _read(self, view: memoryview) -> FetchedBatch | PoisonBatch | None:
+        magic = view[_MAGIC_AT]
+        if magic != 2 or len(view) < HEADER.size:
+            base: int = struct.unpack_from(">q", view)[0]
+            return self._poison(base, base, f"record format v{magic}; v2 (Kafka 0.11) is the only one that is read")
+        (base, _, epoch, _, crc, attributes, delta, base_time, max_time, producer, _, _, count) = HEADER.unpack_from(
+            view
+        )
+        last = base + delta
+        if crc32c.crc32c(view[_CRC_FROM:]) != crc:
+            last = self._believable_last(base, delta, len(view))
+            return self._poison(base, last, f"CRC-32C of {len(view)} bytes differs from {crc:08x} in the header")
+        if last < self.position:
+            return None
+        self.leader_epoch = epoch
+        if self._skipped(attributes, producer, last):
+            self.position = last + 1
+            return None
+        try:
+            records = decompress(attributes & _CODEC, view[HEADER.size :], self._limit)
+        except UnknownCodecError as error:
+            return self._poison(base, last, str(error), "unknown_codec")
+        except UndecodableError as error:
+            return self._poison(base, last, str(error))
+        self.position = last + 1
+        append_time = max_time if attributes & _APPEND_TIME else -1
+        start = max(base, self._start)
+        return FetchedBatch(
+            self.topic, self.partition, records, count, base, last, base_time, append_time, start, epoch
+        )
+
+    def _skipped(self, attributes: int, producer: int, last: int) -> bool:
+        """Is the batch a control batch or part of an aborted transaction? Keeps book of the transactions.
+
+        A control batch of a producer that is being aborted is the end of that transaction: its commits lie before the
+        aborted transaction's first offset.
+        """
+        if producer >= 0:
+            while self._aborted and self._aborted[-1].first_offset <= last:
+                self._aborting.add(self._aborted.pop().producer_id)
+        if attributes & _CONTROL:
+            self._aborting.discard(producer)
+            return True
+        return bool(attributes & _TRANSACTIONAL) and producer in self._aborting
+
+    def _believable_last(self, base: int, delta: int, size: int) -> int:
+        """The last offset of a batch whose header can't be trusted: up to the next batch, else what its size allows."""
+        following = self._at + size
+        if len(self._buffer) - following >= HEADER.size:
+            next_base: int = struct.unpack_from(">q", self._buffer, following)[0]
+            if base < next_base <= base + max(delta, 0) or (delta < 0 and base < next_base):
+                return next_base - 1
+        return base + delta if 0 <= delta <= size // _SMALLEST_RECORD else base
+
+    def _poison(self, base: int, last: int, message: str, reason: PoisonReason = "corrupt_batch") -> PoisonBatch:
+        last = max(last, self.position)  # the broker gave this batch for `position`: always step past it
+        self.position = last + 1
+        return PoisonBatch(self.topic, self.partition, min(max(base, self._start), last), last, reason, message)

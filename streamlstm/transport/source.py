@@ -1,0 +1,321 @@
+"""The group member that reads the input: whole record batches, and every change of the assignment told in the open.
+
+Rebalance protocol (cooperative-sticky, KIP-429), as seen by the caller of `Source.poll`:
+
+1. `revoked`: partitions that this member no longer owns. They get no new owner before this member polls again, so
+   commit what was read of them first, with a fresh `group()`; the broker accepts it.
+2. `lost`: partitions that somebody else may own already. Drop what isn't committed; a commit would be refused.
+3. `assigned`: new partitions and the offset each begins at: the group's committed one, else the start policy's. They
+   are read from then on. While their offset isn't known yet (a dead member's transaction is still open), all other
+   partitions go on.
+4. `gaps`: the offset to read is not in the log (retention dropped it, or the topic was made anew). The partition
+   waits for `seek`.
+
+kafka-python calls its listener on its own I/O thread, where nothing may block or raise: ours only takes notes.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer
+from kafka import errors as kafka_errors
+from kafka.structs import MemberState, TopicPartition
+
+from streamlstm.errors import AccessError, FencedError, RetryError
+from streamlstm.transport.cluster import Cluster
+from streamlstm.transport.connection import (
+    forget_assignment,
+    heartbeat_age,
+    heartbeats_stopped,
+    open_consumer,
+    partition_buffer,
+    poll_once,
+    positions,
+    request_rejoin,
+)
+from streamlstm.transport.fetched import AbortedTransaction, FetchedBatch, PartitionBytes, PoisonBatch
+from streamlstm.transport.group import Group
+from streamlstm.transport.offsets import EARLIEST, LATEST, Later, Partition, ask_committed, list_offsets
+from streamlstm.transport.settings import SourceSettings
+
+CLOSE_TIMEOUT_MS = 500
+_BUDGET_UNIT = 1024
+_QUESTION_SECONDS = 0.05
+_ACCESS = (kafka_errors.AuthorizationError, kafka_errors.SaslAuthenticationFailedError)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The offset to read, `wanted`, is outside the log, which holds [first, end)."""
+
+    topic: str
+    partition: int
+    wanted: int
+    first: int
+    end: int
+
+
+@dataclass(slots=True)
+class Fetched:
+    """What a poll brought. `batches` are grouped by partition, in offset order.
+
+    `positions`: per partition that moved, the next offset to read, which is also the one to commit once all batches up
+    to here are done; skipped control records and aborted transactions are included. `assigned` maps new partitions to
+    the offset they begin at.
+    """
+
+    batches: list[FetchedBatch | PoisonBatch] = field(default_factory=list)
+    positions: dict[Partition, int] = field(default_factory=dict)
+    assigned: dict[Partition, int] = field(default_factory=dict)
+    revoked: set[Partition] = field(default_factory=set)
+    lost: set[Partition] = field(default_factory=set)
+    gaps: list[Gap] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.batches or self.positions or self.assigned or self.revoked or self.lost or self.gaps)
+
+
+class _Weighed(list[Any]):
+    """Batches whose length is their size in budget units: so the fetcher's bound on records becomes one on bytes."""
+
+    weight = 0
+
+    def __len__(self) -> int:
+        return self.weight
+
+
+class _BatchRecords:
+    """Takes the place of the fetcher's PartitionRecords."""
+
+    def __init__(self, max_batch_bytes: int, fetch_offset: int, tp: TopicPartition, records: Any, **given: Any) -> None:
+        aborted = [AbortedTransaction(t.producer_id, t.first_offset) for t in given["aborted_transactions"] or ()]
+        self.topic_partition = tp
+        self.bytes_read = 0
+        self._bytes = PartitionBytes(
+            tp.topic, tp.partition, fetch_offset, partition_buffer(records), aborted, max_batch_bytes
+        )
+        self._batches: Iterator[FetchedBatch | PoisonBatch] | None = iter(self._bytes)
+        self._on_drain: Callable[[Any], None] = given["on_drain"]
+
+    @property
+    def next_fetch_offset(self) -> int:
+        return self._bytes.position
+
+    @property
+    def leader_epoch(self) -> int:
+        return self._bytes.leader_epoch
+
+    def __bool__(self) -> bool:
+        return self._batches is not None
+
+    def take(self, budget: int) -> _Weighed:
+        """Batches up to the budget, the last one over it; drained at the end of the bytes."""
+        taken = _Weighed()
+        while taken.weight < budget and self._batches is not None:
+            batch = next(self._batches, None)
+            if batch is None:
+                self.drain()
+                break
+            size = len(batch.records) if isinstance(batch, FetchedBatch) else 0
+            taken.append(batch)
+            taken.weight += 1 + size // _BUDGET_UNIT
+            self.bytes_read += 1 + size
+        return taken
+
+    def drain(self) -> None:
+        if self._batches is not None:
+            self._batches = None
+            self._on_drain(self)
+
+
+class _Notes(ConsumerRebalanceListener):  # type: ignore[misc]
+    """What happened to the assignment, written on the I/O thread and read between two rounds."""
+
+    def __init__(self) -> None:
+        self.consumer: KafkaConsumer = None
+        self.assigned: set[TopicPartition] = set()
+        self.revoked: set[TopicPartition] = set()
+        self.lost: set[TopicPartition] = set()
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self.consumer.pause(*assigned)
+        for partition in assigned:
+            self.consumer.seek(partition, 0)  # a placeholder, so that the consumer asks nobody for a position
+        self.assigned |= assigned
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        self.revoked |= revoked
+
+    def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
+        forget_assignment(self.consumer)
+        self.lost |= lost
+
+
+class Source:
+    """One member of the consumer group. Every method is for one and the same thread, `group` and `healthy` for any."""
+
+    def __init__(self, cluster: Cluster, settings: SourceSettings) -> None:
+        self.settings = settings
+        self.rebalances = 0
+        self.poll_errors = 0
+        self._cluster = cluster
+        self._notes = _Notes()
+        self._consumer = self._open()
+        self._started: dict[Partition, int] = {}
+        self._unstarted: set[Partition] = set()
+        self._gaps: list[Gap] = []
+        self._unstable_since: float | None = None
+
+    def _open(self) -> KafkaConsumer:
+        def records(fetch_offset: int, tp: TopicPartition, records: Any, **given: Any) -> _BatchRecords:
+            return _BatchRecords(self.settings.max_batch_bytes, fetch_offset, tp, records, **given)
+
+        try:
+            consumer = open_consumer(self._cluster.settings, self.settings, records)
+        except _ACCESS as error:
+            raise AccessError(f"the brokers refuse the consumer: {error}") from error
+        except kafka_errors.KafkaError as error:
+            raise RetryError(f"the consumer cannot start: {error}") from error
+        self._notes.consumer = consumer
+        consumer.subscribe(list(self.settings.topics), listener=self._notes)
+        return consumer
+
+    def poll(self, timeout_ms: int, max_bytes: int) -> Fetched:
+        """What is there now, else what comes within `timeout_ms`; about `max_bytes` of decompressed records at most.
+
+        At least one batch is returned when there is one. A change of the assignment returns at once. Raises FencedError
+        (another process has our group instance id), AccessError, RetryError (the group can't be joined).
+        """
+        deadline = self._cluster.clock() + timeout_ms / 1000
+        while True:
+            fetched = Fetched(batches=self._take(deadline, max_bytes))
+            self._note_changes(fetched)
+            self._start_new(fetched, deadline)
+            fetched.gaps, self._gaps = self._gaps, []
+            for partition, position in positions(self._consumer).items():
+                if partition in self._started and self._started[partition] != position:
+                    self._started[partition] = fetched.positions[partition] = position
+            self._check_membership()
+            if fetched or self._cluster.clock() >= deadline:
+                return fetched
+
+    def group(self) -> Group:
+        """Membership as of now; take it right after a poll, and commit only with a stable one."""
+        found = self._consumer.group_metadata()
+        stable = found.state == MemberState.STABLE
+        return Group(found.group_id, found.generation_id, found.member_id, found.group_instance_id, stable)
+
+    def assignment(self) -> frozenset[Partition]:
+        """The partitions that are being read."""
+        return frozenset(self._started)
+
+    def heartbeat_age(self) -> float:
+        """Seconds since the group coordinator last answered."""
+        return heartbeat_age(self._consumer, self._cluster.clock())
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Read an assigned partition from this offset on: the answer to a Gap, the way back after a failure."""
+        where = TopicPartition(*partition)
+        self._consumer.seek(where, offset)
+        self._consumer.resume(where)
+        self._started[partition] = offset
+
+    def close(self) -> None:
+        """Leave the group (a static member stays until its session ends) and stop the I/O thread."""
+        try:
+            self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+        except kafka_errors.KafkaError:
+            self.poll_errors += 1
+
+    def _take(self, deadline: float, max_bytes: int) -> list[FetchedBatch | PoisonBatch]:
+        left_ms = max(0.0, (deadline - self._cluster.clock()) * 1000)
+        budget = max(1, max_bytes // _BUDGET_UNIT)
+        try:
+            taken = poll_once(self._consumer, left_ms, budget)
+        except kafka_errors.OffsetOutOfRangeError as error:
+            self._note_gaps(error.args[0])
+            return []
+        except kafka_errors.FencedInstanceIdError as error:
+            raise FencedError(
+                f"another process is {self.settings.group_instance_id!r} of the group: {error}"
+            ) from error
+        except _ACCESS as error:
+            raise AccessError(f"the brokers refuse the group or the input: {error}") from error
+        except kafka_errors.RetriableError:
+            self.poll_errors += 1
+            self._cluster.pause(min(_QUESTION_SECONDS, left_ms / 1000))
+            return []
+        except kafka_errors.KafkaError as error:
+            raise RetryError(f"reading the input: {type(error).__name__}: {error}") from error
+        return [batch for batches in taken.values() for batch in batches]
+
+    def _note_changes(self, fetched: Fetched) -> None:
+        notes = self._notes
+        for noted, told in ((notes.lost, fetched.lost), (notes.revoked, fetched.revoked)):
+            told.update((each.topic, each.partition) for each in noted)
+            noted.clear()
+        for gone in fetched.lost | fetched.revoked:
+            self._started.pop(gone, None)
+            self._unstarted.discard(gone)
+        if notes.assigned or fetched.lost or fetched.revoked:
+            self.rebalances += 1
+        self._unstarted.update((each.topic, each.partition) for each in notes.assigned)
+        notes.assigned.clear()
+
+    def _start_new(self, fetched: Fetched, deadline: float) -> None:
+        """Find where new partitions begin, asking once per round, and let them be read."""
+        if not self._unstarted:
+            return
+        soon = max(deadline, self._cluster.clock() + _QUESTION_SECONDS)
+        found = ask_committed(self._cluster, self.settings.group_id, sorted(self._unstarted), soon)
+        if isinstance(found, Later):
+            self._cluster.pause(min(_QUESTION_SECONDS, max(0.0, deadline - self._cluster.clock())))
+            return
+        begin = {partition: offset for partition, offset in found.items() if offset is not None}
+        try:
+            begin |= self._policy([partition for partition in found if partition not in begin], soon)
+        except RetryError:
+            return
+        assigned = positions(self._consumer)
+        for partition, offset in begin.items():
+            self._unstarted.discard(partition)
+            if partition in assigned:
+                self.seek(partition, offset)
+                fetched.assigned[partition] = offset
+
+    def _policy(self, partitions: list[Partition], deadline: float) -> dict[Partition, int]:
+        if not partitions:
+            return {}
+        when = {"earliest": EARLIEST, "latest": LATEST}.get(self.settings.start, self.settings.start_timestamp_ms or 0)
+        return list_offsets(self._cluster, partitions, when, deadline)
+
+    def _note_gaps(self, wanted: dict[TopicPartition, int]) -> None:
+        deadline = self._cluster.deadline()
+        where = [(each.topic, each.partition) for each in wanted]
+        first = list_offsets(self._cluster, where, EARLIEST, deadline)
+        end = list_offsets(self._cluster, where, LATEST, deadline)
+        for each, offset in wanted.items():
+            self._consumer.pause(each)
+            here = (each.topic, each.partition)
+            self._gaps.append(Gap(each.topic, each.partition, offset, first[here], end[here]))
+
+    def _check_membership(self) -> None:
+        """The client tells nobody when a static member was fenced or a join hangs; this does."""
+        if heartbeats_stopped(self._consumer):
+            raise FencedError(
+                f"the heartbeats of group {self.settings.group_id!r} have stopped: another process is "
+                f"{self.settings.group_instance_id or 'this member'!r}"
+            )
+        now = self._cluster.clock()
+        if self.group().stable:
+            self._unstable_since = None
+            return
+        if self._unstable_since is None:
+            self._unstable_since = now
+        elif now - self._unstable_since > 3 * self.settings.rejoin_after_ms / 1000:
+            raise RetryError(
+                f"group {self.settings.group_id!r} could not be joined in {now - self._unstable_since:.0f} s"
+            )
+        elif now - self._unstable_since > self.settings.rejoin_after_ms / 1000:
+            request_rejoin(self._consumer)

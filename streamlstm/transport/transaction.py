@@ -1,0 +1,403 @@
+"""The writer: whole record batches and source offsets in Kafka transactions, all or nothing.
+
+Ours from the connection layer up, because kafka-python's KafkaProducer loses, doubles and hangs in transactions. What
+each reply means is decided in outcomes.py; here the requests are sent and the decisions carried out:
+
+1. PRODUCE: every batch to its partition's leader; one request per leader, all in flight together.
+2. OFFSETS: the source offsets, in the name of the group member whose generation the broker checks.
+3. COMMIT: EndTxn. Only its definite success ends `commit`; until then the batches are kept and sent again as needed.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamlstm.errors import (
+    AccessError,
+    BatchRefusedError,
+    ConfigError,
+    FencedError,
+    InputMissingError,
+    InvariantError,
+    RetryError,
+    StaleGenerationError,
+    StreamlstmError,
+)
+from streamlstm.transport import requests
+from streamlstm.transport.cluster import Cluster, CoordinatorKind, Lost, NotSent, code_name
+from streamlstm.transport.group import Group
+from streamlstm.transport.offsets import Later, ask_committed
+from streamlstm.transport.outcomes import (
+    ALL_NEW,
+    LOST,
+    MIXED,
+    NONE_NEW,
+    NOT_SENT,
+    Cause,
+    Pace,
+    Protocol,
+    State,
+    Step,
+    begin,
+    decide,
+    verdict,
+)
+from streamlstm.transport.requests import Partition, ProduceBatch, Producer, Refusal
+from streamlstm.transport.settings import WriterSettings
+
+REQUESTS_PER_LEADER = 4
+_FEATURE = "transaction.version"
+_REASONS = {10: "too_large", 18: "too_large", 32: "invalid_timestamp"}
+_LOOKUP_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The transaction is in the log for good. `attempts` is 1 unless it had to be aborted and sent again."""
+
+    seconds: float
+    attempts: int
+
+
+@dataclass(slots=True)
+class WriterCounters:
+    """Since the start. `doubts` counts commits whose outcome had to be found out; all of them were settled."""
+
+    committed: int = 0
+    aborted: int = 0
+    fenced: int = 0
+    doubts: int = 0
+    retries: int = 0
+    batches: int = 0
+    bytes: int = 0
+    commit_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One call of `commit` under way."""
+
+    batches: Sequence[ProduceBatch]
+    offsets: Mapping[Partition, int]
+    group: Group
+    began: float
+    deadline: float
+    count: int = 1
+    unsent: dict[Partition, deque[int]] = field(default_factory=dict)
+    refusal: Refusal | None = None
+    refused_index: int = -1
+    why: str = ""
+
+    def rewind(self) -> None:
+        """Everything is to be sent, in order per partition."""
+        self.unsent = {}
+        for index, batch in enumerate(self.batches):
+            self.unsent.setdefault((batch.topic, batch.partition), deque()).append(index)
+
+
+class Writer:
+    """One transactional id. `commit` is synchronous and for one thread at a time; `counters` may be read by any."""
+
+    def __init__(self, cluster: Cluster, settings: WriterSettings) -> None:
+        self.settings = settings
+        self.counters = WriterCounters()
+        self.protocol = Protocol.V2
+        self._cluster = cluster
+        self._producer: Producer | None = None
+        self._sequences: dict[Partition, int] = {}
+        self._settled: dict[Partition, int] = {}
+
+    def open(self, topics: Sequence[str] = ()) -> None:
+        """Take over the transactional id: aborts what an earlier process left open, fences it.
+
+        `topics` will be written to. Raises RetryError, AccessError, ConfigError (the transaction time-out is refused).
+        """
+        deadline = self._cluster.deadline(self.settings.commit_timeout_ms)
+        self._cluster.watch(topics, deadline)
+        level = self._cluster.features(deadline).get(_FEATURE, 0)
+        chosen = {"v1": Protocol.V1, "v2": Protocol.V2, "auto": Protocol.V2 if level >= 2 else Protocol.V1}
+        self.protocol = chosen[self.settings.protocol]
+        if self.protocol is Protocol.V2 and level < 2:
+            raise ConfigError(
+                [f"commit.transaction_protocol: v2 needs {_FEATURE} 2; the cluster has finalized {level}"]
+            )
+        now = self._cluster.clock()
+        attempt = _Attempt((), {}, Group("", -1, "", None, False), now, deadline)
+        state = State(self.protocol, Step.INITIALIZE)
+        while state.step is Step.INITIALIZE:
+            state = self._advance(state, attempt)
+        if state.step is Step.FAILED:
+            raise self._failure(state, attempt)
+
+    def commit(
+        self,
+        batches: Sequence[ProduceBatch],
+        offsets: Mapping[Partition, int],
+        group: Group,
+        timeout_ms: int | None = None,
+    ) -> Committed:
+        """Write all batches and commit all offsets (the next to read), or nothing of it.
+
+        Batches of a partition keep their order. Blocks until the outcome is definite. Raises, with nothing visible to
+        read_committed readers: StaleGenerationError (take `group()` anew, leave out what is no longer ours, call
+        again), BatchRefusedError (likewise without that batch). Raises, to be followed by `open` or the end of the
+        process: FencedError, AccessError, InputMissingError, RetryError (no definite outcome in time).
+        """
+        if self._producer is None:
+            raise InvariantError("Writer.commit without a successful Writer.open")
+        if not offsets:
+            raise InvariantError("Writer.commit without source offsets: its outcome could not be found out")
+        began = self._cluster.clock()
+        deadline = self._cluster.deadline(self.settings.commit_timeout_ms if timeout_ms is None else timeout_ms)
+        self._cluster.watch(sorted({batch.topic for batch in batches}), deadline)
+        attempt = _Attempt(batches, offsets, group, began, deadline)
+        attempt.rewind()
+        state = begin(self.protocol)
+        while not state.terminal:
+            state = self._advance(state, attempt)
+        if state.step is Step.FAILED:
+            raise self._failure(state, attempt)
+        return self._settle(attempt)
+
+    def close(self) -> None:
+        """Forget the producer; nothing is open between two commits. The cluster stays open."""
+        self._producer = None
+
+    def _settle(self, attempt: _Attempt) -> Committed:
+        seconds = self._cluster.clock() - attempt.began
+        self._settled.update(attempt.offsets)
+        self.counters.committed += 1
+        self.counters.commit_seconds += seconds
+        self.counters.batches += len(attempt.batches)
+        self.counters.bytes += sum(len(batch.buffer) for batch in attempt.batches)
+        return Committed(seconds, attempt.count)
+
+    def _advance(self, state: State, attempt: _Attempt) -> State:
+        """Send the request of the state's step, and go where the reply leads."""
+        code = self._send(state, attempt)
+        age_ms = (self._cluster.clock() - attempt.began) * 1000
+        after, pace = decide(state, code, expired=age_ms >= self.settings.transaction_timeout_ms)
+        if code and state.step is not Step.VERIFY:
+            attempt.why = attempt.why if code in (LOST, NOT_SENT) else f"{state.step.name}: {code_name(code)}"
+        self._count(state, after)
+        if self._begins_anew(state, after):
+            attempt.count += 1
+            attempt.began = self._cluster.clock()
+            attempt.rewind()
+        if pace is not Pace.NOW and not after.terminal:
+            self._wait(after, pace, attempt)
+        else:
+            self._retry_pause = self.settings.retry_pause_ms / 1000
+        return after
+
+    def _begins_anew(self, state: State, after: State) -> bool:
+        ended = state.step in (Step.INITIALIZE, Step.VERIFY, Step.ABORT)
+        return ended and not after.terminal and after.step is begin(self.protocol).step
+
+    def _count(self, state: State, after: State) -> None:
+        if after.doubt and not state.doubt:
+            self.counters.doubts += 1
+        if state.step is Step.ABORT and after.step is not Step.ABORT:
+            self.counters.aborted += 1
+        if after.cause is Cause.FENCED and after.step is Step.FAILED:
+            self.counters.fenced += 1
+
+    _retry_pause = 0.005
+
+    def _wait(self, after: State, pace: Pace, attempt: _Attempt) -> None:
+        now = self._cluster.clock()
+        if now >= attempt.deadline:
+            self._producer = None
+            missing = [batch.topic for batch in attempt.batches if self._cluster.partitions(batch.topic) is None]
+            if missing and after.step in (Step.PRODUCE, Step.ADD_PARTITIONS):
+                raise InputMissingError(f"output topic {missing[0]!r} is not there; last answer: {attempt.why}")
+            raise RetryError(f"no outcome of {after.step.name} in {now - attempt.began:.1f} s: {attempt.why}")
+        self.counters.retries += 1
+        self._cluster.pause(min(self._retry_pause, attempt.deadline - now))
+        self._retry_pause = min(2 * self._retry_pause, self.settings.retry_pause_max_ms / 1000)
+        if pace is Pace.RELOCATE:
+            self._cluster.forget_coordinator(CoordinatorKind.TRANSACTION, self.settings.transactional_id)
+            self._cluster.forget_coordinator(CoordinatorKind.GROUP, attempt.group.group_id)
+            self._cluster.refresh(min(attempt.deadline, self._cluster.deadline()))
+
+    def _send(self, state: State, attempt: _Attempt) -> int:
+        """The reply to the step's request as one code, 0 for success."""
+        match state.step:
+            case Step.INITIALIZE:
+                return self._initialize(attempt)
+            case Step.VERIFY:
+                return self._verify(attempt)
+            case Step.ADD_PARTITIONS:
+                request = requests.add_partitions(self._known, attempt.unsent)
+                return self._codes(state, self._coordinated(request, attempt), attempt, requests.add_partitions_codes)
+            case Step.PRODUCE:
+                return self._produce(attempt)
+            case Step.ADD_OFFSETS:
+                request = requests.add_offsets(self._known, attempt.group.group_id)
+                return self._codes(state, self._coordinated(request, attempt), attempt, _error_code)
+            case Step.OFFSETS:
+                request = requests.commit_offsets(self._known, self.protocol, attempt.group, attempt.offsets)
+                answer = self._to_coordinator(CoordinatorKind.GROUP, attempt.group.group_id, request, attempt)
+                return self._codes(state, answer, attempt, requests.commit_offsets_codes)
+            case _:
+                return self._end(state, attempt)
+
+    @property
+    def _known(self) -> Producer:
+        if self._producer is None:
+            raise InvariantError("a transaction without a producer id")
+        return self._producer
+
+    def _codes(self, state: State, answer: Any, attempt: _Attempt, codes_of: Any) -> int:
+        if isinstance(answer, NotSent | Lost):
+            attempt.why = f"{state.step.name}: {answer.why}"
+            return NOT_SENT if isinstance(answer, NotSent) else LOST
+        return _weightiest(state.step, codes_of(answer))
+
+    def _coordinated(self, request: Any, attempt: _Attempt) -> Any:
+        return self._to_coordinator(CoordinatorKind.TRANSACTION, self.settings.transactional_id, request, attempt)
+
+    def _to_coordinator(self, kind: CoordinatorKind, key: str, request: Any, attempt: _Attempt) -> Any:
+        deadline = min(attempt.deadline, self._cluster.deadline(self.settings.request_timeout_ms))
+        node = self._cluster.coordinator(kind, key, deadline)
+        return node if isinstance(node, NotSent) else self._cluster.send(node, request, deadline)
+
+    def _initialize(self, attempt: _Attempt) -> int:
+        request = requests.initialize(self.settings.transactional_id, self.settings.transaction_timeout_ms)
+        answer = self._coordinated(request, attempt)
+        code = self._codes(State(self.protocol, Step.INITIALIZE), answer, attempt, _error_code)
+        if code == 0:
+            self._become(answer.producer_id, answer.producer_epoch)
+        return code
+
+    def _become(self, producer_id: int, epoch: int) -> None:
+        """A new epoch numbers its batches from 0."""
+        self._producer = Producer(self.settings.transactional_id, int(producer_id), int(epoch))
+        self._sequences = {}
+
+    def _end(self, state: State, attempt: _Attempt) -> int:
+        answer = self._coordinated(requests.end(self._known, self.protocol, state.step is Step.COMMIT), attempt)
+        code = self._codes(state, answer, attempt, _error_code)
+        if code == 0 and self.protocol is Protocol.V2:
+            self._become(answer.producer_id, answer.producer_epoch)
+        return code
+
+    def _verify(self, attempt: _Attempt) -> int:
+        """Which way a commit in doubt went, by the group's committed offsets. They move all together or not at all."""
+        wanted = sorted(attempt.offsets)
+        soon = min(attempt.deadline, self._cluster.deadline(self.settings.request_timeout_ms))
+        found = ask_committed(self._cluster, attempt.group.group_id, wanted, soon)
+        if isinstance(found, Later):
+            attempt.why = f"VERIFY: {found.why}"
+            return NOT_SENT
+        moved = [each for each in wanted if self._settled.get(each) != attempt.offsets[each]]
+        new = [found[each] == attempt.offsets[each] for each in moved]
+        if moved and all(new):
+            return ALL_NEW
+        as_before = all(found[each] == self._settled.get(each, found[each]) for each in wanted)
+        return NONE_NEW if as_before and not any(new) else MIXED
+
+    def _produce(self, attempt: _Attempt) -> int:
+        """Rounds of one batch per partition until all are taken; the weightiest refusal ends them."""
+        while attempt.unsent:
+            code = self._produce_round(attempt)
+            if code:
+                return code
+        return 0
+
+    def _produce_round(self, attempt: _Attempt) -> int:
+        by_leader: dict[int, list[ProduceBatch]] = {}
+        for partition, indexes in attempt.unsent.items():
+            leader = self._cluster.leader(*partition)
+            if leader is None:
+                attempt.why = f"PRODUCE: partition {partition[1]} of topic {partition[0]!r} has no leader"
+                return NOT_SENT
+            batch = attempt.batches[indexes[0]]
+            requests.stamp(batch, self._known, self._sequences.get(partition, 0))
+            by_leader.setdefault(leader, []).append(batch)
+        timeout_ms = self.settings.request_timeout_ms
+        sent = [
+            (leader, requests.produce(self._known, self.protocol, part, timeout_ms))
+            for leader, batches in by_leader.items()
+            for part in _in_parts(batches, self.settings.max_request_bytes)
+        ]
+        answers = self._cluster.send_all(sent, min(attempt.deadline, self._cluster.deadline(timeout_ms)))
+        return _weightiest(Step.PRODUCE, {self._taken(answer, attempt) for answer in answers})
+
+    def _taken(self, answer: Any, attempt: _Attempt) -> int:
+        """Strike out what one Produce reply says was taken; the weightiest of its codes."""
+        if isinstance(answer, NotSent | Lost):
+            attempt.why = f"PRODUCE: {answer.why}"
+            return NOT_SENT if isinstance(answer, NotSent) else LOST
+        refusals = requests.produce_refusals(answer)
+        for partition, refusal in refusals.items():
+            indexes = attempt.unsent[partition]
+            if refusal.code:
+                attempt.refusal = _heavier(attempt.refusal, refusal)
+                if attempt.refusal is refusal:
+                    attempt.refused_index = indexes[0]
+                continue
+            batch = attempt.batches[indexes.popleft()]
+            self._sequences[partition] = (self._sequences.get(partition, 0) + batch.count) & 0x7FFFFFFF
+            if not indexes:
+                del attempt.unsent[partition]
+        return _weightiest(Step.PRODUCE, {refusal.code for refusal in refusals.values()})
+
+    def _failure(self, state: State, attempt: _Attempt) -> StreamlstmError:
+        """The error for a state that FAILED. After all but two of them the producer is unusable."""
+        identity, why = self.settings.transactional_id, attempt.why
+        match state.cause:
+            case Cause.STALE_GENERATION:
+                return StaleGenerationError(f"group {attempt.group.group_id!r} has moved on ({why})")
+            case Cause.BATCH_REFUSED if attempt.refusal is not None:
+                return _refused(attempt.refused_index, attempt.refusal, attempt.batches)
+        self._producer = None
+        match state.cause:
+            case Cause.FENCED:
+                return FencedError(f"another process has transactional id {identity!r} or the group instance ({why})")
+            case Cause.ACCESS:
+                return AccessError(f"the broker refuses transactional id {identity!r}, the group or a topic ({why})")
+            case Cause.TIMEOUT_REFUSED:
+                found = self.settings.transaction_timeout_ms
+                return ConfigError([f"commit.transaction_timeout_ms: {found} is over the broker's limit ({why})"])
+        return InvariantError(f"a reply that no transaction should get ({why})")
+
+
+def _refused(index: int, refusal: Refusal, batches: Sequence[ProduceBatch]) -> BatchRefusedError:
+    topic, partition = refusal.partition
+    size = len(batches[index].buffer)
+    message = (
+        f"the broker refuses a batch of {size} bytes for partition {partition} of topic {topic!r}: "
+        f"{code_name(refusal.code)} {refusal.message}"
+    )
+    return BatchRefusedError(index, _REASONS.get(refusal.code, "invalid_record"), refusal.records, message.rstrip())
+
+
+def _error_code(answer: Any) -> set[int]:
+    return {int(answer.error_code)}
+
+
+def _weightiest(step: Step, codes: set[int]) -> int:
+    return max(codes, key=lambda code: (verdict(step, code), code), default=0)
+
+
+def _heavier(one: Refusal | None, other: Refusal) -> Refusal:
+    if one is None or verdict(Step.PRODUCE, other.code) > verdict(Step.PRODUCE, one.code):
+        return other
+    return one
+
+
+def _in_parts(batches: Sequence[ProduceBatch], max_bytes: int) -> list[list[ProduceBatch]]:
+    """Requests of at most `max_bytes`, one batch at least; the first few only, what is left waits for the next round."""
+    parts: list[list[ProduceBatch]] = []
+    size = max_bytes
+    for batch in batches:
+        if size + len(batch.buffer) > max_bytes:
+            if len(parts) == REQUESTS_PER_LEADER:
+                break
+            parts.append([])
+            size = 0
+        parts[-1].append(batch)
+        size += len(batch.buffer)
+    return parts
