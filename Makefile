@@ -1,0 +1,37 @@
+# The two commands: `make demo` shows it, `make test` checks it. Everything goes into .venv, .kafka and demo-output of this
+# checkout.
+
+PIP = .venv/bin/pip install -q --disable-pip-version-check
+
+.PHONY: install demo test lint bench clean
+
+install: .venv/.installed
+
+demo: .venv/.demo
+	.venv/bin/python deploy/demo/demo.py
+
+test: .venv/.dev
+	.venv/bin/pytest
+
+lint: .venv/.dev
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+bench: .venv/.bench
+	.venv/bin/python benchmarks/kernel.py
+	.venv/bin/python benchmarks/end_to_end.py
+
+clean:
+	rm -rf .venv .kafka .cache demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	deploy/make_venv.sh
+
+.venv/.installed: pyproject.toml | .venv/bin/python
+	$(PIP) -e '.[import]'
+	touch $@
+
+.venv/.demo .venv/.dev .venv/.bench: .venv/.%: pyproject.toml | .venv/bin/python
+	$(PIP) -e '.[$*]'
+	touch $@
