@@ -66,6 +66,7 @@ def source_settings(config: Config) -> SourceSettings:
         fetch_max_wait_ms=fetch.max_wait_ms,
         fetch_max_bytes=fetch.max_bytes,
         max_partition_fetch_bytes=fetch.max_partition_bytes,
+        max_batch_bytes=fetch.max_batch_bytes,
     )
 
 
