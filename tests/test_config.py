@@ -1,5 +1,6 @@
 """The configuration: sources and their strength, every problem at once, and no secret anywhere."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -289,3 +290,12 @@ def test_every_setting_says_what_it_expects() -> None:
 
 def test_shipped_file_is_toml_of_known_tables() -> None:
     assert set(tomllib.loads(SHIPPED.read_text())) == set(Config.model_fields)
+
+
+def test_no_setting_is_dead() -> None:
+    """Each setting is read somewhere outside streamlstm/config. `security` is handed on whole."""
+    house = Path(__file__).parent.parent / "streamlstm"
+    readers = [path.read_text() for path in house.rglob("*.py") if path.parent.name != "config"]
+    read = {name for text in readers for name in re.findall(r"\.([a-z_]+)\b", text)}
+    unread = [key for key in settings() if not key.startswith("kafka.security") and key.rsplit(".")[-1] not in read]
+    assert not unread
