@@ -1,0 +1,210 @@
+"""`make demo`: real series through a real Apache Kafka and the real daemon, watched, checked and cleaned up.
+
+    1  start Apache Kafka in a temporary folder (downloaded once, deploy/kafka), create the topics
+    2  start `streamlstm run` with deploy/demo/demo.toml and the shipped model
+    3  replay the series of deploy/demo/data from a process of its own; follow the forecasts as they are committed
+    4  stop the daemon by SIGTERM; check that every event got exactly one forecast or, where broken, one dead letter
+    5  save a plot, print the summary, stop the broker, remove the folder
+
+Run it from the root of the checkout: `.venv/bin/python -m deploy.demo.demo`. Exit codes: 0 all as promised, 1 not,
+130 interrupted. Whatever the ending, no process is left behind.
+"""
+
+import argparse
+import multiprocessing
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError
+from rich.console import Console
+
+from deploy.demo.daemon import GROUP, ROOT, Daemon, DaemonError
+from deploy.demo.feeder import feed
+from deploy.demo.ledger import Ledger
+from deploy.demo.pace import Pace
+from deploy.demo.plot import save_plot
+from deploy.demo.reader import Reader, lagging
+from deploy.demo.scores import Scoreboard, geometric_mean
+from deploy.demo.series import load_series
+from deploy.demo.view import Board, LiveView, PlainView, View
+from deploy.demo.wire import BROKEN, DEAD_LETTERS, FORECASTS, INPUT, PARTITIONS, Forecast
+from deploy.kafka.local_kafka import VERSION, KafkaUnavailableError, LocalKafka, free_ports
+
+SECONDS = 25.0
+PATIENCE_SECONDS = 30.0
+FRAME_SECONDS = 0.15
+
+
+class DemoError(Exception):
+    """A promise that was not kept; the message says which."""
+
+
+class Demo:
+    """One run of the demo. `stack` ends whatever was started, in reverse order."""
+
+    def __init__(self, view: View, seconds: float, output: Path, stack: ExitStack) -> None:
+        self._view, self._seconds, self._output, self._stack = view, seconds, output, stack
+        self._series = load_series()
+        self._expected = sum(len(one.y) for one in self._series)
+        self._scores = Scoreboard(self._series)
+        self._ledger = Ledger(self._series)
+
+    def run(self) -> None:
+        """All five steps. Raises DemoError, DaemonError or KafkaUnavailableError at the first that fails."""
+        begin = time.monotonic()
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="streamlstm-demo-")))
+        bootstrap = self._start_kafka(folder / "kafka")
+        daemon = self._start_daemon(bootstrap, folder / "daemon.log")
+        reader = Reader(bootstrap, GROUP)
+        self._stack.callback(reader.close)
+        feeder = self._start_feeder(bootstrap)
+        self._follow(reader, daemon, feeder)
+        daemon.stop()
+        self._view.say("daemon stopped by SIGTERM with exit code 0, everything it had read committed")
+        self._check(reader)
+        plot = self._output / "forecasts.png"
+        save_plot(self._scores, plot)
+        self._summarize(plot, begin)
+
+    def _start_kafka(self, folder: Path) -> str:
+        begin = time.monotonic()
+        broker = LocalKafka(folder)
+        self._stack.callback(broker.stop)
+        bootstrap = broker.start()
+        admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+        # The events are years old, and records are kept by their own time: without this the broker may drop them.
+        topic = {"num_partitions": PARTITIONS, "replication_factor": 1, "configs": {"retention.ms": "-1"}}
+        admin.create_topics(dict.fromkeys((INPUT, FORECASTS, DEAD_LETTERS), topic), wait_for_metadata=True)
+        admin.close()
+        topics = f"topics {INPUT}, {FORECASTS}, {DEAD_LETTERS} with {PARTITIONS} partitions each"
+        self._view.say(f"Apache Kafka {VERSION} at {bootstrap}, {topics} ({_since(begin)})")
+        return bootstrap
+
+    def _start_daemon(self, bootstrap: str, log: Path) -> Daemon:
+        begin = time.monotonic()
+        daemon = Daemon(bootstrap, free_ports(1)[0], log)
+        self._stack.callback(daemon.kill)
+        daemon.wait_ready()
+        self._view.say(f"streamlstm run -c deploy/demo/demo.toml is ready ({_since(begin)})")
+        return daemon
+
+    def _start_feeder(self, bootstrap: str) -> BaseProcess:
+        feeder = multiprocessing.get_context("spawn").Process(target=feed, args=(bootstrap, self._seconds), daemon=True)
+        feeder.start()
+        self._stack.callback(_end, feeder)
+        what = f"{len(self._series)} real series, {self._expected:,} events and {len(BROKEN)} broken ones"
+        self._view.say(f"replaying {what} within {self._seconds:.0f} s")
+        return feeder
+
+    def _follow(self, reader: Reader, daemon: Daemon, feeder: BaseProcess) -> None:
+        """Book and show every answer until each record that was fed has one."""
+        pace = Pace(time.monotonic())
+        next_frame = 0.0
+        with self._view.following():
+            while self._ledger.answered < self._expected + len(BROKEN):
+                answers = reader.poll(timeout_ms=50)
+                for answer in answers:
+                    self._ledger.book(answer)
+                    if isinstance(answer, Forecast):
+                        self._scores.add(answer)
+                now = time.monotonic()
+                pace.observe(now, len(answers), daemon.figures)
+                if now >= next_frame:
+                    next_frame = now + FRAME_SECONDS
+                    self._view.show(self._board(pace, now))
+                daemon.require_running()
+                self._require_progress(pace.idle_seconds(now), feeder)
+            self._view.show(self._board(pace, time.monotonic()))
+
+    def _require_progress(self, idle_seconds: float, feeder: BaseProcess) -> None:
+        if feeder.exitcode not in (None, 0):
+            raise DemoError(f"the feeder ended with exit code {feeder.exitcode}")
+        if idle_seconds > PATIENCE_SECONDS:
+            total = self._expected + len(BROKEN)
+            raise DemoError(f"no answer for {idle_seconds:.0f} s; {self._ledger.answered} of {total} events have one")
+
+    def _board(self, pace: Pace, now: float) -> Board:
+        return Board(
+            scores=self._scores,
+            expected=self._expected,
+            forecasts=self._ledger.forecasts,
+            dead_letters=self._ledger.dead_letters.total(),
+            events_per_second=pace.events_per_second,
+            commit_ms=pace.commit_ms,
+            elapsed_seconds=now - pace.begin,
+        )
+
+    def _check(self, reader: Reader) -> None:
+        """With the daemon gone: read what is left, if anything, and judge all of it."""
+        while not reader.at_end():
+            for answer in reader.poll(timeout_ms=200):
+                self._ledger.book(answer)
+        ends = reader.input_ends()
+        problems = self._ledger.problems(ends) + lagging(ends, reader.committed())
+        if problems:
+            raise DemoError("the check failed:\n  " + "\n  ".join(problems))
+        forecasts, dead_letters = self._ledger.forecasts, self._ledger.dead_letters.total()
+        out = f"{sum(ends.values()):,} events in, {forecasts:,} forecasts + {dead_letters} dead letters out"
+        self._view.say(f"checked as a read_committed reader: {out}, each event answered exactly once and in order")
+
+    def _summarize(self, plot: Path, begin: float) -> None:
+        ratios = self._scores.held_out_ratios()
+        better = sum(ratio < 1 for ratio in ratios.values())
+        print(
+            "\nmean absolute error against naive (next = last) on the 40 % of each series the model had never seen:\n"
+        )
+        for stream, ratio in sorted(ratios.items(), key=lambda pair: pair[1]):
+            print(f"  {ratio:6.3f}  {stream}{'' if ratio < 1 else '   (naive is better here)'}")
+        print(f"  {geometric_mean(ratios.values()):6.3f}  geometric mean; better on {better} of {len(ratios)} streams")
+        print(f"\nplot: {plot}\nall done after {_since(begin)}", flush=True)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM unwinds like Ctrl-C, so that it too leaves no process behind."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def _end(feeder: BaseProcess) -> None:
+    feeder.terminate()
+    feeder.join()
+
+
+def _since(begin: float) -> str:
+    return f"{time.monotonic() - begin:.1f} s"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long the replay lasts (%(default)s)")
+    parser.add_argument("--output", type=Path, default=ROOT / "demo-output", help="folder of the plot (%(default)s)")
+    arguments = parser.parse_args()
+    console = Console()
+    view: View = LiveView(console) if console.is_terminal else PlainView()
+    try:
+        with _terminated_as_interrupted(), ExitStack() as stack:
+            Demo(view, arguments.seconds, arguments.output, stack).run()
+    except KeyboardInterrupt:
+        print("demo: interrupted, everything stopped", file=sys.stderr)
+        return 130
+    except (DemoError, DaemonError, KafkaUnavailableError, KafkaError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

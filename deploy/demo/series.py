@@ -1,0 +1,60 @@
+"""The dozen real series of the demo, from the Numenta Anomaly Benchmark (MIT, data/LICENSE), each file unchanged.
+
+One file is one stream; its file name is the stream id. The first `TRAINED` part of each series trained the shipped
+model (train_model.py); only what comes after it is scored.
+"""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+DATA = Path(__file__).resolve().parent / "data"
+TRAINED = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One stream: `ts` int64 (n,) epoch ms (the files' local times read as UTC), `y` float64 (n,)."""
+
+    stream: str
+    ts: NDArray[np.int64]
+    y: NDArray[np.float64]
+
+    @property
+    def n_trained(self) -> int:
+        """How many of the first events the shipped model was trained on."""
+        return int(len(self.y) * TRAINED)
+
+
+def load_series(folder: Path = DATA) -> list[Series]:
+    """Every CSV file (`timestamp,value`) of `folder`, by name."""
+    return [_read(path) for path in sorted(folder.glob("*.csv"))]
+
+
+def _read(path: Path) -> Series:
+    with path.open(newline="") as lines:
+        rows = [(_epoch_ms(row["timestamp"]), float(row["value"])) for row in csv.DictReader(lines)]
+    times, values = zip(*rows, strict=True)
+    return Series(path.stem, np.array(times, np.int64), np.array(values, np.float64))
+
+
+def _epoch_ms(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def replay_order(series: Sequence[Series]) -> Iterator[tuple[int, int]]:
+    """(series, position) of every event: each series in its own order of time, and all of them side by side.
+
+    The series come from different years and tick every 5 minutes to every hour, so each is stretched over the whole
+    replay: all start together and end together.
+    """
+    which = np.repeat(np.arange(len(series)), [len(one.y) for one in series])
+    position = np.concatenate([np.arange(len(one.y)) for one in series])
+    moment = np.concatenate([(np.arange(len(one.y)) + 0.5) / len(one.y) for one in series])
+    for row in np.lexsort((which, moment)):
+        yield int(which[row]), int(position[row])

@@ -1,0 +1,147 @@
+"""What the demo shows while it runs: a live table on a terminal, plain lines elsewhere."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from deploy.demo.scores import Scoreboard, StreamScore, geometric_mean
+
+BARS = "▁▂▃▄▅▆▇█"
+SPARKLINE = 28
+PLAIN_EVERY_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The demo at one moment. `events_per_second` and `commit_ms` are of the last second or so."""
+
+    scores: Scoreboard
+    expected: int
+    forecasts: int
+    dead_letters: int
+    events_per_second: float
+    commit_ms: float | None
+    elapsed_seconds: float
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the replay has come to the part that the model was not trained on."""
+        return any(score.held_out.n for score in self.scores.streams.values())
+
+    @property
+    def error_against_naive(self) -> float | None:
+        ratios = [score.current.ratio for score in self.scores.streams.values()]
+        known = [ratio for ratio in ratios if ratio]
+        return geometric_mean(known) if known else None
+
+
+class View(Protocol):
+    """`say` a finished step of the setting up; `show` boards while `following`."""
+
+    def say(self, text: str) -> None: ...
+
+    def following(self) -> AbstractContextManager[None]: ...
+
+    def show(self, board: Board) -> None: ...
+
+
+class PlainView:
+    """One line for each step, and one every few seconds of the replay: for logs and CI."""
+
+    def __init__(self) -> None:
+        self._next_line = 0.0
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        yield
+
+    def show(self, board: Board) -> None:
+        if board.elapsed_seconds >= self._next_line:
+            self._next_line = board.elapsed_seconds + PLAIN_EVERY_SECONDS
+            print(f"  {board.elapsed_seconds:5.1f} s  {status_line(board)}", flush=True)
+
+
+class LiveView:
+    """A table that is drawn over, one row for each stream."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+
+    def say(self, text: str) -> None:
+        self._console.print(Text.assemble(("✓ ", "green"), text))
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        with Live(console=self._console, auto_refresh=False) as live:
+            self._live = live
+            yield
+            self._live = None
+
+    def show(self, board: Board) -> None:
+        if self._live is not None:
+            self._live.update(Group(table(board), Text(status_line(board), style="bold")), refresh=True)
+
+
+def status_line(board: Board) -> str:
+    part = "never seen by the model" if board.held_out else "trained the model"
+    commit = "" if board.commit_ms is None else f" · commit {board.commit_ms:.1f} ms"
+    error = "" if board.error_against_naive is None else f" · error / naive {board.error_against_naive:.2f} ({part})"
+    return (
+        f"{board.forecasts:,} of {board.expected:,} forecasts · {board.events_per_second:,.0f} events/s"
+        f"{commit} · {board.dead_letters} dead letters{error}"
+    )
+
+
+def table(board: Board) -> Table:
+    """One row for each stream; the errors are those of the part being replayed."""
+    rows = Table(box=SIMPLE_HEAD, pad_edge=False)
+    rows.add_column("stream", no_wrap=True, max_width=30)
+    rows.add_column("last values", no_wrap=True, min_width=SPARKLINE)
+    for heading in ("events", "now", "next", "error", "naive", "error / naive"):
+        rows.add_column(heading, justify="right", no_wrap=True)
+    for score in board.scores.streams.values():
+        rows.add_row(*_cells(score))
+    return rows
+
+
+def _cells(score: StreamScore) -> Sequence[str | Text]:
+    if not score.y:
+        return (score.stream, "", "0", "", "", "", "", "")
+    errors = score.current
+    means = [f"{total / errors.n:.4g}" if errors.n else "" for total in (errors.model, errors.naive)]
+    return (
+        score.stream,
+        Text(sparkline(score.y[-SPARKLINE:]), style="cyan"),
+        f"{len(score.y):,}",
+        f"{score.y[-1]:.5g}",
+        f"{score.yhat[-1]:.5g}",
+        *means,
+        _ratio_text(errors.ratio),
+    )
+
+
+def _ratio_text(ratio: float | None) -> Text:
+    if ratio is None:
+        return Text("")
+    style = "green" if ratio < 0.98 else "yellow" if ratio <= 1.02 else "red"
+    return Text(f"{ratio:.3f}", style=style)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """One block character for each value, between the smallest and the largest of them."""
+    levels = np.asarray(values, np.float64)
+    low, high = levels.min(), levels.max()
+    height = (levels - low) / (high - low) if high > low else np.zeros_like(levels)
+    return "".join(BARS[int(level)] for level in np.minimum(height * len(BARS), len(BARS) - 1))
