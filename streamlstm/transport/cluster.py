@@ -197,6 +197,11 @@ class Cluster:
         node = self._connections.cluster.leader_for_partition(TopicPartition(topic, partition))
         return None if node is None or node < 0 else int(node)
 
+    def controller(self) -> int | None:
+        """The broker that takes changes to topics, as far as is known."""
+        node = self._connections.cluster.controller
+        return None if node is None else int(node.node_id)
+
     def partitions(self, topic: str) -> int | None:
         """How many partitions a watched topic has; None: no such topic as far as is known."""
         found = self._connections.cluster.partitions_for_topic(topic)

@@ -39,6 +39,8 @@ from streamlstm.transport.group import Group
 from streamlstm.transport.offsets import EARLIEST, LATEST, Later, Partition, ask_committed, list_offsets
 from streamlstm.transport.settings import SourceSettings
 
+__all__ = ["Fetched", "Gap", "Group", "Source"]
+
 CLOSE_TIMEOUT_MS = 500
 _BUDGET_UNIT = 1024
 _QUESTION_SECONDS = 0.05

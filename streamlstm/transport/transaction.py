@@ -46,6 +46,8 @@ from streamlstm.transport.outcomes import (
 from streamlstm.transport.requests import Partition, ProduceBatch, Producer, Refusal
 from streamlstm.transport.settings import WriterSettings
 
+__all__ = ["Committed", "ProduceBatch", "Writer", "WriterCounters"]
+
 REQUESTS_PER_LEADER = 4
 _FEATURE = "transaction.version"
 _REASONS = {10: "too_large", 18: "too_large", 32: "invalid_timestamp"}
@@ -389,7 +391,7 @@ def _heavier(one: Refusal | None, other: Refusal) -> Refusal:
 
 
 def _in_parts(batches: Sequence[ProduceBatch], max_bytes: int) -> list[list[ProduceBatch]]:
-    """Requests of at most `max_bytes`, one batch at least; the first few only, what is left waits for the next round."""
+    """Requests of at most `max_bytes`, one batch at least. What a few don't hold waits for the next round."""
     parts: list[list[ProduceBatch]] = []
     size = max_bytes
     for batch in batches:
