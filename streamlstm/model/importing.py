@@ -52,8 +52,8 @@ class ImportOptions:
 def import_model(path: Path, options: ImportOptions) -> tuple[Model, tuple[str, ...]]:
     """Read a foreign file -> the model and notes for the user, one sentence each.
 
-    Raises ModelFileError when the file is refused, InputMissingError when it isn't there, UsageError when the options don't
-    fit the model or leave open whether its state is carried (message: CARRY_OR_WINDOW).
+    Raises ModelFileError when the file is refused, InputMissingError when it isn't there, UsageError when the options
+    don't fit the model or leave open whether its state is carried (message: CARRY_OR_WINDOW).
     """
     imported = read_foreign(path)
     window, notes = _window(path, imported, options.advance)
@@ -101,7 +101,8 @@ def make_scaling(
 ) -> Scaling:
     """Scaling from the words of the command line: one number per input, or one number for all of them.
 
-    Raises UsageError when a number is missing, of no use to this kind, not finite, or gives a scale that isn't positive.
+    Raises UsageError when a number is missing, of no use to this kind, not finite, or gives a scale that isn't
+    positive.
     """
     needs = {ScalingKind.STANDARD: ("--mean", "--std"), ScalingKind.MINMAX: ("--min", "--max")}.get(kind, ())
     given = {"--mean": mean, "--std": std, "--min": low, "--max": high}

@@ -139,6 +139,11 @@ class ZipArchive:
         if signature != b"PK\x01\x02" or end > stop:
             raise ModelFileError(where, "broken entry", expected="a directory entry", found=f"other bytes at {at}")
         name = self._content[name_at : name_at + name_length].decode("utf-8", "backslashreplace")
+        if "\0" in name or name.startswith("/") or ".." in name.replace("\\", "/").split("/"):
+            problem = "a member's name that leads outside"
+            raise ModelFileError(
+                f"{where}: {name[:200]}", problem, expected="a name inside the archive", found="another"
+            )
         if flags & ENCRYPTED or method not in (STORED, DEFLATED) or (method == STORED and stored != size):
             found = f"method {method}, flags {flags:#x}, {stored} of {size} bytes"
             raise ModelFileError(f"{where}: {name[:200]}", "odd entry", expected="stored or deflated", found=found)
