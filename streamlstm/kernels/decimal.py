@@ -3,7 +3,7 @@
 A float prints as the shortest decimal that reads back to the same float, the nearest to it where several are as short.
 Digits come from Schubfach (Raffaello Giulietti, "The Schubfach way to render doubles", 2020; the organisation of the
 steps follows Alexander Bolz's Drachennest), in 64-bit integers with 128-bit products: no float operation, so the same
-text on every machine. The form is that of `orjson.dumps` 3.11 and later: `0.00001` to `9999999999999998.0` in plain
+text on every machine. The form is that of `orjson.dumps` since 3.11.7: `0.00001` to `9999999999999998.0` in plain
 notation, `1.5e-7` and `1e+16` outside; integers keep `.0`; `-0.0` keeps its sign.
 
 `print_*` write at an address and return the address after the text. They may store up to 16 bytes beyond it.

@@ -25,7 +25,7 @@ def printed(values: NDArray[np.float64], single: bool = False) -> list[bytes]:
 
 
 def orjson_lines(values: NDArray[np.float64]) -> list[bytes]:
-    """orjson before 3.11 wrote 1e16 for 1e+16; the digits are the same."""
+    """orjson before 3.11.7 wrote 1e16 for 1e+16; the digits are the same."""
     signed_exponent = re.sub(rb"e(?=\d)", b"e+", orjson.dumps(values.tolist())[1:-1])
     return signed_exponent.split(b",")
 

@@ -1,0 +1,355 @@
+"""Forecasts as text and as record batches: text against orjson, batches against kafka-python's reader."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamlstm.errors import ConfigError, InvariantError
+from streamlstm.events.batch import PADDING, EventBatch, Reason, Run
+from streamlstm.events.compression import Codec
+from streamlstm.events.encode import EncodedBatch, ForecastEncoder
+from streamlstm.events.forecast import ForecastBatch, Status
+from streamlstm.kernels import record_encode
+from tests.events.record_reader import codec_number, read_records
+
+MODEL_ID = "0123456789ab"
+NO_HEADERS = b"\0"
+ONE_HEADER = b"\x02\x06abc\x04xy"
+HEADER_OF_NULL = b"\x02\x02n\x01"
+
+
+@dataclass
+class Event:
+    """One row as a test wants it, input and forecast."""
+
+    stream: bytes = b"pump-1"
+    key: bytes | None = b"pump-1"
+    headers: bytes = NO_HEADERS
+    time: int = 1_730_000_000_000
+    x: tuple[float, ...] = (1.5,)
+    yhat: tuple[float, ...] = (2.25,)
+    status: Status = Status.OK
+    n_seen: int = 10
+    gap_ms: int = 60_000
+    offset: int = 42
+    reason: Reason = Reason.OK
+
+    def expected(self, run: Run, horizons: Sequence[int]) -> dict[str, object]:
+        return {
+            "stream": self.stream.decode(),
+            "ts": self.time,
+            "y": self.x[0] if len(self.x) == 1 else list(self.x),
+            "yhat": list(self.yhat),
+            "horizon": list(horizons),
+            "target_ts": None if self.gap_ms < 0 else [self.time + h * self.gap_ms for h in horizons],
+            "status": self.status.label,
+            "n_seen": self.n_seen,
+            "model": MODEL_ID,
+            "src": {"topic": run.topic, "partition": run.partition, "offset": self.offset},
+        }
+
+
+@dataclass
+class Columns:
+    """The events in the columns that the encoder reads, every span surrounded by bytes that must not be printed."""
+
+    events: Sequence[Event]
+    single: bool = False
+    batch: EventBatch = field(init=False)
+    forecasts: ForecastBatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        n = len(self.events)
+        payload = bytearray(b"#")
+        self.batch = EventBatch(len(self.events[0].x), np.zeros(0, np.uint8), n)
+        self.batch.n = n
+        for row, event in enumerate(self.events):
+            for name, content in (("stream", event.stream), ("key", event.key), ("headers", event.headers)):
+                getattr(self.batch, f"{name}_at")[row] = -1 if content is None else len(payload)
+                getattr(self.batch, f"{name}_len")[row] = len(content or b"")
+                payload += (content or b"") + b'"'
+            self.batch.event_time[row] = event.time
+            self.batch.offset[row] = event.offset
+            self.batch.x[row] = event.x
+            self.batch.reason[row] = event.reason
+        self.batch.payload = np.frombuffer(payload + b"\x01" * PADDING, np.uint8).copy()
+        self.forecasts = ForecastBatch(
+            yhat=np.array([event.yhat for event in self.events], np.float64),
+            single=self.single,
+            status=np.array([event.status for event in self.events], np.uint8),
+            n_seen=np.array([event.n_seen for event in self.events], np.int64),
+            gap_ms=np.array([event.gap_ms for event in self.events], np.int64),
+        )
+        self.batch.runs = [Run("plant.sensors", 3, 0, n)]
+
+    def encode(self, encoder: ForecastEncoder, run: Run | None = None) -> list[EncodedBatch]:
+        return encoder.encode(self.batch, self.forecasts, run or self.batch.runs[0])
+
+    def values(self, encoder: ForecastEncoder) -> list[bytes]:
+        return encoder.values(self.batch, self.forecasts, np.flatnonzero(self.batch.reason == Reason.OK))
+
+
+def orjson_text(fields: dict[str, object]) -> bytes:
+    """orjson before 3.11.7 wrote 1e16 for 1e+16."""
+    texts = {name: orjson.dumps(content) for name, content in fields.items()}
+    for name in ("y", "yhat"):
+        texts[name] = re.sub(rb"e(?=\d)", b"e+", texts[name])
+    return b"{" + b",".join(b'"%s":%s' % (name.encode(), text) for name, text in texts.items()) + b"}"
+
+
+@pytest.fixture(scope="module")
+def encoder() -> ForecastEncoder:
+    return ForecastEncoder(MODEL_ID, (1,))
+
+
+def test_the_text_of_a_forecast(encoder: ForecastEncoder) -> None:
+    (text,) = Columns([Event()]).values(encoder)
+    assert text == (
+        b'{"stream":"pump-1","ts":1730000000000,"y":1.5,"yhat":[2.25],"horizon":[1],"target_ts":[1730000060000],'
+        b'"status":"ok","n_seen":10,"model":"0123456789ab",'
+        b'"src":{"topic":"plant.sensors","partition":3,"offset":42}}'
+    )
+
+
+def test_several_inputs_and_outputs() -> None:
+    encoder = ForecastEncoder(MODEL_ID, (1, 6, 24))
+    (text,) = Columns([Event(x=(1.0, -2.5), yhat=(0.1, 1e300, -3.0), status=Status.WARMUP)]).values(encoder)
+    assert text == (
+        b'{"stream":"pump-1","ts":1730000000000,"y":[1.0,-2.5],"yhat":[0.1,1e+300,-3.0],"horizon":[1,6,24],'
+        b'"target_ts":[1730000060000,1730000360000,1730001440000],"status":"warmup","n_seen":10,'
+        b'"model":"0123456789ab","src":{"topic":"plant.sensors","partition":3,"offset":42}}'
+    )
+
+
+def test_an_unknown_time_step_has_no_target_times(encoder: ForecastEncoder) -> None:
+    known, unknown = Columns([Event(gap_ms=0), Event(gap_ms=-1)]).values(encoder)
+    assert b'"target_ts":[1730000000000],' in known
+    assert b'"target_ts":null,"status":' in unknown
+
+
+@pytest.mark.parametrize("status", Status)
+def test_statuses_by_name(encoder: ForecastEncoder, status: Status) -> None:
+    (text,) = Columns([Event(status=status)]).values(encoder)
+    assert orjson.loads(text)["status"] == status.name.lower()
+
+
+def test_single_precision_prints_as_few_digits_as_tell_a_float32(encoder: ForecastEncoder) -> None:
+    tenth = float(np.float32(0.1))
+    event = Event(x=(tenth,), yhat=(tenth,))
+    (single,) = Columns([event], single=True).values(encoder)
+    (double,) = Columns([event]).values(encoder)
+    assert b'"y":0.10000000149011612,"yhat":[0.1],' in single
+    assert b'"y":0.10000000149011612,"yhat":[0.10000000149011612],' in double
+
+
+AWKWARD_STREAMS = [
+    "",
+    '"',
+    "\\",
+    "a" * 7 + '"',
+    "a" * 8 + "\\",
+    "\x00\x01\x1f\x7f\x80",
+    "\b\t\n\f\r",
+    "ä/🛰/€",
+    '"' * 300,
+    "\x1b" * 100,
+    "x" * 1000,
+    " !#[]~",
+]
+
+
+@pytest.mark.parametrize("stream", AWKWARD_STREAMS)
+def test_stream_ids_are_escaped_as_orjson_does(encoder: ForecastEncoder, stream: str) -> None:
+    (text,) = Columns([Event(stream=stream.encode())]).values(encoder)
+    assert text.startswith(b'{"stream":' + orjson.dumps(stream) + b',"ts":')
+
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+STREAMS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40).map(str.encode)
+EVENTS = st.builds(
+    Event,
+    stream=STREAMS,
+    key=st.none() | st.binary(max_size=200),
+    headers=st.sampled_from([NO_HEADERS, ONE_HEADER, HEADER_OF_NULL]),
+    time=st.integers(-2_208_988_800_000, 7_258_118_400_000),
+    x=st.tuples(FINITE, FINITE),
+    yhat=st.tuples(FINITE, FINITE),
+    status=st.sampled_from(Status),
+    n_seen=st.integers(1, 1 << 62),
+    gap_ms=st.integers(-1, 10**13),
+    offset=st.integers(0, (1 << 63) - 1),
+    reason=st.sampled_from([Reason.OK, Reason.OK, Reason.OK, Reason.NOT_JSON]),
+)
+HEADERS_READ = {NO_HEADERS: [], ONE_HEADER: [("abc", b"xy")], HEADER_OF_NULL: [("n", None)]}
+TWO_HORIZONS = ForecastEncoder(MODEL_ID, (1, 7))
+
+
+@settings(max_examples=200, deadline=None)
+@given(events=st.lists(EVENTS, min_size=1, max_size=20))
+def test_any_batch_reads_back(events: list[Event]) -> None:
+    columns = Columns(events)
+    run = columns.batch.runs[0]
+    expected = [event for event in events if event.reason is Reason.OK]
+    encoded = columns.encode(TWO_HORIZONS)
+    records = [record for part in encoded for record in read_records(part)]
+    assert len(records) == len(expected)
+    for event, record in zip(expected, records, strict=True):
+        assert record.key == event.key
+        assert record.headers == HEADERS_READ[event.headers]
+        assert record.timestamp == max(event.time, 0)
+        assert record.value == orjson_text(event.expected(run, (1, 7)))
+    assert columns.values(TWO_HORIZONS) == [record.value for record in records]
+
+
+def test_no_headers_at_all_are_an_empty_section(encoder: ForecastEncoder) -> None:
+    (encoded,) = Columns([Event(headers=b""), Event(headers=ONE_HEADER)]).encode(encoder)
+    assert [record.headers for record in read_records(encoded)] == [[], [("abc", b"xy")]]
+
+
+def test_long_keys_and_headers_widen_the_lengths_before_them(encoder: ForecastEncoder) -> None:
+    long_header = b"\x02\x02k" + b"\x80\xfa\x01" + b"v" * 16_000
+    events = [
+        Event(key=b"k" * size, headers=headers)
+        for size in (0, 63, 64, 65, 8000, 8191, 8192, 100_000)
+        for headers in (NO_HEADERS, long_header)
+    ]
+    (encoded,) = Columns(events).encode(encoder)
+    for event, record in zip(events, read_records(encoded), strict=True):
+        assert record.key == event.key
+        assert len(record.headers) == event.headers[0] >> 1
+
+
+def test_times_before_1970_are_kept_in_the_text_only(encoder: ForecastEncoder) -> None:
+    (encoded,) = Columns([Event(time=-5000), Event(time=-1), Event(time=7)]).encode(encoder)
+    records = read_records(encoded)
+    assert [record.timestamp for record in records] == [0, 0, 7]
+    assert [orjson.loads(record.value or b"")["ts"] for record in records] == [-5000, -1, 7]
+
+
+def test_timestamps_may_go_back(encoder: ForecastEncoder) -> None:
+    times = [5_000_000, 1, 7_000_000_000_000, 0]
+    (encoded,) = Columns([Event(time=time) for time in times]).encode(encoder)
+    assert [record.timestamp for record in read_records(encoded)] == times
+
+
+def many_events(n: int) -> list[Event]:
+    rng = np.random.default_rng(n)
+    return [
+        Event(
+            stream=b"host-%d" % k,
+            key=b"host-%d" % k,
+            time=1_730_000_000_000 + 1000 * k,
+            x=(float(rng.normal()),),
+            yhat=(float(rng.normal()),),
+            offset=k,
+        )
+        for k in range(n)
+    ]
+
+
+@pytest.mark.parametrize("max_batch_bytes", [400, 1000, 5000, 100_000])
+def test_batches_are_as_full_as_the_limit_allows(max_batch_bytes: int) -> None:
+    events = many_events(300)
+    columns = Columns(events)
+    batches = columns.encode(ForecastEncoder(MODEL_ID, (1,), max_batch_bytes))
+    records = [read_records(batch) for batch in batches]
+    values = [record.value for part in records for record in part]
+    assert values == columns.values(ForecastEncoder(MODEL_ID, (1,)))
+    assert all(len(batch.buffer) <= max_batch_bytes for batch in batches)
+    for batch, following in pairwise(batches):
+        whole = len(following.buffer) - record_encode.HEADER_BYTES
+        first = whole // following.count  # records differ by some digits only
+        assert len(batch.buffer) + first + 40 > max_batch_bytes
+
+
+def test_a_record_over_the_limit_gets_a_reason_and_its_neighbours_a_forecast() -> None:
+    events = many_events(6)
+    for row in (0, 3, 5):
+        events[row].key = b"k" * 5000
+    columns = Columns(events)
+    batches = columns.encode(ForecastEncoder(MODEL_ID, (1,), 2000))
+    offsets = [
+        orjson.loads(record.value or b"")["src"]["offset"] for batch in batches for record in read_records(batch)
+    ]
+    assert offsets == [1, 2, 4]
+    assert columns.batch.reason.tolist() == [Reason.TOO_LARGE, 0, 0, Reason.TOO_LARGE, 0, Reason.TOO_LARGE]
+
+
+def test_only_the_rows_of_the_run_are_encoded(encoder: ForecastEncoder) -> None:
+    columns = Columns(many_events(10))
+    (encoded,) = columns.encode(encoder, Run("other", 9, 4, 7))
+    sources = [orjson.loads(record.value or b"")["src"] for record in read_records(encoded)]
+    assert sources == [{"topic": "other", "partition": 9, "offset": offset} for offset in (4, 5, 6)]
+
+
+def test_a_run_of_refused_rows_gives_no_batch(encoder: ForecastEncoder) -> None:
+    columns = Columns([Event(reason=Reason.NOT_JSON), Event(reason=Reason.CAPACITY)])
+    assert columns.encode(encoder) == []
+    assert columns.values(encoder) == []
+
+
+def test_values_follow_the_rows_through_the_runs(encoder: ForecastEncoder) -> None:
+    columns = Columns(many_events(9))
+    columns.batch.runs = [Run("a", 0, 0, 4), Run("a", 1, 4, 4), Run("b", 0, 4, 9)]
+    texts = encoder.values(columns.batch, columns.forecasts, np.array([1, 3, 4, 8]))
+    assert [(orjson.loads(text)["src"]["topic"], orjson.loads(text)["src"]["offset"]) for text in texts] == [
+        ("a", 1), ("a", 3), ("b", 4), ("b", 8),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("compression", [codec.name.lower() for codec in Codec])
+def test_every_codec_reads_back(compression: str) -> None:
+    columns = Columns(many_events(2000))
+    plain = columns.encode(ForecastEncoder(MODEL_ID, (1,)))
+    encoded = columns.encode(ForecastEncoder(MODEL_ID, (1,), compression=compression))
+    assert [read_records(batch) for batch in encoded] == [read_records(batch) for batch in plain]
+    assert {codec_number(batch) for batch in encoded} == {Codec[compression.upper()]}
+    if compression != "none":
+        assert sum(len(batch.buffer) for batch in encoded) < sum(len(batch.buffer) for batch in plain) // 2
+    assert encoded == columns.encode(ForecastEncoder(MODEL_ID, (1,), compression=compression))
+
+
+@pytest.mark.parametrize("compression", ["gzip", "snappy", "lz4", "zstd"])
+def test_what_compression_would_enlarge_is_sent_as_it_is(compression: str) -> None:
+    noise = np.random.default_rng(1).bytes(20_000)
+    (encoded,) = Columns([Event(key=noise)]).encode(ForecastEncoder(MODEL_ID, (1,), compression=compression))
+    (record,) = read_records(encoded)
+    assert record.key == noise
+    assert len(encoded.buffer) < 20_500
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["x", "yhat"])
+def test_a_number_that_is_not_finite_is_a_broken_invariant(encoder: ForecastEncoder, bad: float, where: str) -> None:
+    columns = Columns([Event(), Event(**{where: (bad,)})])
+    with pytest.raises(InvariantError, match=r"plant\.sensors-3: 1 forecasts"):
+        columns.encode(encoder)
+    with pytest.raises(InvariantError, match=r"plant\.sensors-3: 1 forecasts"):
+        columns.values(encoder)
+
+
+def test_refused_rows_may_hold_anything(encoder: ForecastEncoder) -> None:
+    refused = Event(reason=Reason.NOT_FINITE, x=(np.nan,), yhat=(np.nan,), status=200)  # type: ignore[arg-type]
+    columns = Columns([refused, Event(), refused])
+    columns.batch.stream_at[::2] = -1
+    columns.batch.stream_len[::2] = -999
+    (encoded,) = columns.encode(encoder)
+    assert encoded.count == 1
+
+
+def test_what_cannot_be_configured() -> None:
+    with pytest.raises(ConfigError, match=r"compression: expected none\|gzip\|snappy\|lz4\|zstd; found 'brotli'"):
+        ForecastEncoder(MODEL_ID, (1,), compression="brotli")
+    with pytest.raises(ConfigError, match="max_batch_bytes: expected 62 to 2147483647; found 61"):
+        ForecastEncoder(MODEL_ID, (1,), max_batch_bytes=61)
+
+
+def test_the_kernel_knows_the_reason_by_number() -> None:
+    assert record_encode._TOO_LARGE == Reason.TOO_LARGE
