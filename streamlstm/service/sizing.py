@@ -1,0 +1,96 @@
+"""How much memory the daemon takes, known before it starts: what `streamlstm size` prints.
+
+The state is reserved whole at the start and becomes resident as streams come; the figures are those of a full house.
+"""
+
+from dataclasses import dataclass
+
+from streamlstm.config import Config
+from streamlstm.engine.backend import memory_bytes
+from streamlstm.engine.forecaster import row_layout
+from streamlstm.model.model_file import Model
+from streamlstm.service.wiring import thread_count
+from streamlstm.state.slots import SlotTable
+
+# An idle daemon with its kernels loaded from the cache, less all that is listed below (tests/service/test_sizing.py
+# measures it anew): the interpreter, NumPy, Numba with LLVM, and the clients of Kafka and Prometheus.
+PROCESS_BYTES = 190_000_000
+
+# A record of about 60 bytes of JSON with its key, as it is fetched, and what its forecast takes as a record.
+RECORD_BYTES = 80
+FORECAST_BYTES = 220
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One use of memory; `per_stream` is 0 for what doesn't grow with the streams."""
+
+    name: str
+    per_stream: float
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """The parts, in bytes, for `streams` streams."""
+
+    streams: int
+    parts: tuple[Part, ...]
+
+    @property
+    def bytes_per_stream(self) -> float:
+        return sum(part.per_stream for part in self.parts)
+
+    @property
+    def resident_bytes(self) -> int:
+        return sum(part.total for part in self.parts)
+
+    def __str__(self) -> str:
+        rows = [f"{'':<34}{'bytes per stream':>18}{'MB in all':>12}"]
+        for part in self.parts:
+            rows.append(f"{part.name:<34}{_amount(part.per_stream):>18}{part.total / 1e6:>12,.1f}")
+        total = f"resident with {self.streams:,} streams"
+        rows.append(f"{total:<34}{_amount(self.bytes_per_stream):>18}{self.resident_bytes / 1e6:>12,.1f}")
+        return "\n".join(rows)
+
+
+def _amount(per_stream: float) -> str:
+    return f"{per_stream:,.0f}" if per_stream else "-"
+
+
+def predict(config: Config, model: Model) -> Sizing:
+    """Resident memory of `streamlstm run` with `config.state.max_streams` streams, by part."""
+    streams, key_bytes = config.state.max_streams, config.state.max_key_bytes
+    layout = row_layout(model)
+    keys = SlotTable.memory_bytes(streams, key_bytes)
+    threads = thread_count(config.engine.threads)
+    engine = memory_bytes(layout, streams, threads, max_events=0)
+    rows = streams * layout.row_bytes
+    index = streams * 4
+    return Sizing(
+        streams,
+        (
+            Part("state (h, c, header) or window", layout.row_bytes, rows),
+            Part(f"keys of up to {key_bytes} bytes", keys / streams, keys),
+            Part("order of events", 4, index),
+            Part("weights and scratch", 0, engine - rows - index),
+            Part("batches in flight", 0, batch_bytes(config, model, threads)),
+            Part("interpreter and libraries", 0, PROCESS_BYTES),
+        ),
+    )
+
+
+def batch_bytes(config: Config, model: Model, threads: int) -> int:
+    """Buffers under full load, when every round fetches and commits as much as it may.
+
+    Fetched bytes: an answer as it came, and its records in the payload. Columns: those of EventBatch and of the
+    forecaster, and the scratch of the step, one entry an event. Output: what is pending and what is being committed.
+    """
+    fetched = config.fetch.max_bytes
+    events = fetched // RECORD_BYTES
+    inputs, outputs = model.parameters.inputs, model.parameters.outputs
+    event_batch = 11 * 8 + 8 * inputs + 1
+    forecaster = 5 * 8 + 4 * inputs + 12 * outputs + 1
+    scratch = memory_bytes(row_layout(model), 0, threads, events) - memory_bytes(row_layout(model), 0, threads, 0)
+    output = 2 * max(config.commit.max_bytes, 0) + events * FORECAST_BYTES
+    return 2 * fetched + events * (event_batch + forecaster) + scratch + output
