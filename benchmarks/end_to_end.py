@@ -44,7 +44,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 def create_topics(bootstrap: str, names: list[str], **config: str) -> None:
     topics = [NewTopic(name, PARTITIONS, 1, config=config) for name in names]
-    for future in AdminClient({"bootstrap.servers": bootstrap}).create_topics(topics).values():
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for future in admin.create_topics(topics).values():
         future.result(30)
 
 

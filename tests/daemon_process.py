@@ -40,7 +40,8 @@ def random_parameters(inputs: int = 1, hidden: int = 8, outputs: int = 1, layers
 
 def create_topics(bootstrap: str, names: list[str], partitions: int, **config: str) -> None:
     topics = [NewTopic(name, partitions, 1, config=config) for name in names]
-    for future in AdminClient({"bootstrap.servers": bootstrap}).create_topics(topics).values():
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for future in admin.create_topics(topics).values():
         future.result(30)
 
 
@@ -142,7 +143,7 @@ def daemon(
         "output.topic": output, "dead_letter.topic": letters, "model.path": str(model), "metrics.host": "127.0.0.1",
         "metrics.port": port, "log.level": "info", **(settings or {}),
     }  # fmt: skip
-    arguments = [part for key, value in values.items() for part in ("--set", f"{key}={_toml(value)}")]
+    arguments = [part for key, value in values.items() for part in ("--set", f"{key}={_text(value)}")]
     process = subprocess.Popen([sys.executable, "-m", "streamlstm", "run", *arguments])
     try:
         yield Daemon(process, port, topic, output, letters)
@@ -156,5 +157,5 @@ def daemon(
                 process.wait()
 
 
-def _toml(value: object) -> str:
-    return json.dumps(value)
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,14 +1,18 @@
 """One transaction at a time, on a thread of its own, so that the next batch is computed while the last one commits."""
 
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for_futures
 
+from streamlstm.errors import StaleGenerationError
 from streamlstm.service.counters import Counters, Outcome, Stage
 from streamlstm.service.pipeline import Pending
-from streamlstm.transport.source import Group
-from streamlstm.transport.transaction import Writer
+from streamlstm.transport.group import Group
+from streamlstm.transport.transaction import Committed, Writer
+
+log = logging.getLogger(__name__)
 
 
 class Committer:
@@ -19,7 +23,7 @@ class Committer:
         self._executor = executor
         self._counters = counters
         self._clock = clock
-        self._in_flight: tuple[Pending, Future[float]] | None = None
+        self._in_flight: tuple[Pending, Future[Committed]] | None = None
         self.started_at = float("-inf")
 
     @property
@@ -34,13 +38,13 @@ class Committer:
     def start(self, pending: Pending, group: Group) -> None:
         """Begin to commit `pending`; `settle` must have said that the transaction before is through."""
         self.started_at = self._clock()
-        self._in_flight = pending, self._executor.submit(self._commit, pending, group)
+        self._in_flight = pending, self._executor.submit(self._writer.commit, pending.produce, pending.offsets, group)
 
     def settle(self, timeout: float = 0.0) -> Pending | None:
-        """What has been committed since the last call, waiting up to `timeout` seconds for it.
+        """What came to nothing because the group has moved on, to be committed again with what follows; else None.
 
-        Raises what the writer raised: nothing of the transaction is visible to a read_committed reader then, or, after
-        RetryError, whatever is will be found by the next start.
+        Waits up to `timeout` seconds for the outcome; `idle` says whether there is one. Raises the writer's other
+        errors: nothing of the transaction is visible to a read_committed reader then.
         """
         if self._in_flight is None:
             return None
@@ -50,14 +54,22 @@ class Committer:
         if not outcome.done():
             return None
         self._in_flight = None
-        seconds = outcome.result()
-        self._count(pending, seconds)
-        return pending
+        try:
+            committed = outcome.result()
+        except StaleGenerationError as error:
+            log.info("a rebalance came before the commit; it is repeated", extra={"cause": str(error)})
+            return pending
+        finally:
+            self._show_writer()
+        self._count(pending, committed.seconds)
+        return None
 
-    def _commit(self, pending: Pending, group: Group) -> float:
-        start = self._clock()
-        self._writer.commit(pending.produce, pending.offsets, group)
-        return self._clock() - start
+    def _show_writer(self) -> None:
+        seen, counters = self._writer.counters, self._counters
+        counters.transactions[Outcome.COMMITTED] = seen.committed
+        counters.transactions[Outcome.ABORTED] = seen.aborted
+        counters.transactions[Outcome.FENCED] = seen.fenced
+        counters.request_retries = seen.retries
 
     def _count(self, pending: Pending, seconds: float) -> None:
         counters = self._counters
@@ -69,7 +81,6 @@ class Committer:
                 counters.forecasts[code] += n
             for code, n in enumerate(part.by_reason.tolist()):
                 counters.dead_letters[code] += n
-        counters.transactions[Outcome.COMMITTED] += 1
         counters.stages[Stage.COMMIT].observe(seconds)
         counters.last_commit_at = time.time()
         if pending.since is not None:

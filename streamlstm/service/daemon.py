@@ -61,9 +61,10 @@ def run(config: Config) -> int:
         pipeline = _build_pipeline(config, counters, observed, stack)
         cluster = Cluster.connect(connection_settings(config), time.monotonic)
         stack.callback(cluster.close)
-        check_topics(cluster, config.input.topic, (config.output.topic, config.dead_letter.topic))
+        written = (config.output.topic, config.dead_letter.topic)
+        check_topics(cluster, config.input.topic, written, max_batch_bytes=config.output.max_batch_bytes)
         writer = Writer(cluster, writer_settings(config))
-        writer.open()
+        writer.open(written)
         committing = stack.enter_context(ThreadPoolExecutor(1, "commit"))
         progress.enter(Phase.JOINING, time.monotonic())
         source = Source(cluster, source_settings(config))
@@ -192,9 +193,9 @@ class Loop:
         return True
 
     def _settle(self, timeout: float = 0.0) -> None:
-        done = self.committer.settle(timeout)
-        if done is not None:
-            self.counters.streams = self.pipeline.forecaster.n_streams
+        undone = self.committer.settle(timeout)
+        if undone is not None:
+            self.pending.follow(undone)
 
     def _commit_everything(self) -> None:
         """Settle what is in flight and commit what is pending. Raises RetryError when it takes too long."""
@@ -236,3 +237,4 @@ class Loop:
         elif progress.connected_since is None:
             progress.connected_since = now
         counters.rebalances = self.source.rebalances
+        counters.streams = self.pipeline.forecaster.n_streams

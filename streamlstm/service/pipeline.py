@@ -20,8 +20,8 @@ from streamlstm.events.forecast import ForecastBatch, Status
 from streamlstm.service.counters import Counters, Stage
 from streamlstm.service.wiring import field_paths
 from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
+from streamlstm.transport.requests import ProduceBatch
 from streamlstm.transport.source import Fetched
-from streamlstm.transport.transaction import ProduceBatch
 
 TopicPartition = tuple[str, int]
 
@@ -45,6 +45,16 @@ class Part:
         for encoded in batches:
             self.produce.append(ProduceBatch(topic, partition, encoded.buffer, encoded.count))
             self.produced_bytes += len(encoded.buffer)
+
+    def extend(self, later: "Part") -> None:
+        """Add what follows this part in the same partition."""
+        self.offset = later.offset
+        self.produce += later.produce
+        self.produced_bytes += later.produced_bytes
+        self.events += later.events
+        self.event_bytes += later.event_bytes
+        self.by_status += later.by_status
+        self.by_reason += later.by_reason
 
 
 @dataclass(slots=True)
@@ -72,6 +82,13 @@ class Pending:
     def produced_bytes(self) -> int:
         return sum(part.produced_bytes for part in self.parts.values())
 
+    def follow(self, former: "Pending") -> None:
+        """Put `former`, whose transaction came to nothing, in front of what has been read since."""
+        self.since = former.since if former.since is not None else self.since
+        later, self.parts = self.parts, former.parts
+        for source, part in later.items():
+            self.part(source).extend(part)
+
     def drop(self, sources: set[TopicPartition]) -> None:
         """Forget partitions that belong to somebody else now: their new owner reads those events again."""
         for source in sources:
@@ -87,7 +104,7 @@ class Pipeline:
         self.counters = counters
         self.topics = (config.output.topic, config.dead_letter.topic)
         paths = field_paths(config, model)
-        self.decoder = RawDecoder(paths) if config.input.format == "raw" else JsonDecoder(paths)
+        self.decoder = RawDecoder(paths.time_unit) if config.input.format == "raw" else JsonDecoder(paths)
         self.forecasts = ForecastEncoder(
             model.model_hash[:12], model.horizons, config.output.max_batch_bytes, config.output.compression
         )
