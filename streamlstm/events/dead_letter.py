@@ -120,7 +120,9 @@ class DeadLetterEncoder:
         for reason, offset, timestamp, key_at, key_len, value_at, value_len, headers_at, headers_len in zip(
             *(column[rows].tolist() for column in columns), strict=True
         ):
-            n_headers, headers = _split_headers(bytes(payload[headers_at : headers_at + headers_len]))
+            n_headers, headers = 0, b""
+            if headers_len > 1:
+                n_headers, headers = _split_headers(bytes(payload[headers_at : headers_at + headers_len]))
             yield _Letter(
                 timestamp,
                 None if key_at < 0 else bytes(payload[key_at : key_at + key_len]),
@@ -190,7 +192,7 @@ def _sized(content: bytes | None) -> bytes:
 
 
 def _split_headers(section: bytes) -> tuple[int, bytes]:
-    """A record's header section, as its count and what follows. No section is no headers."""
+    """A record's header section, as its count and what follows."""
     word = shift = at = 0
     for at, byte in enumerate(section, 1):  # noqa: B007 - where the count ends
         word |= (byte & 0x7F) << shift

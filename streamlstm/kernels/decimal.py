@@ -65,8 +65,8 @@ def _round_to_odd(high: np.uint64, low: np.uint64, scaled: np.uint64) -> np.uint
     return top | (_1 if middle > _1 else _0)
 
 
-@compiled
-def shortest_digits(significand: np.uint64, exponent: int, closer_below: bool) -> tuple[np.uint64, int]:
+@inlined
+def _shortest_digits(significand: np.uint64, exponent: int, closer_below: bool) -> tuple[np.uint64, int]:
     """Shortest decimal d x 10^e that rounds to significand x 2^exponent (> 0): (d, e).
 
     `closer_below`: the next float below is half as far as the next above, as at powers of two.
@@ -139,8 +139,8 @@ def _print_digits(to: int, first: np.uint64, second: np.uint64, last: np.uint8, 
     return to + length + 1
 
 
-@compiled
-def print_decimal(to: int, digits: np.uint64, exponent: int) -> int:
+@inlined
+def _print_decimal(to: int, digits: np.uint64, exponent: int) -> int:
     """Text of digits x 10^exponent, digits in 1 .. 10^17 - 1."""
     bits = 64 - leading_zeros(digits)
     count = (bits * 1233) >> 12
@@ -180,57 +180,49 @@ def print_decimal(to: int, digits: np.uint64, exponent: int) -> int:
 
 
 @compiled
+def _print_scaled(to: int, significand: np.uint64, exponent: int, closer_below: bool) -> int:
+    """Text of the float that is significand x 2^exponent > 0; see `_shortest_digits`."""
+    if 0 <= -exponent <= trailing_zeros(significand):  # an integer all of whose digits count
+        return _print_decimal(to, significand >> np.uint64(-exponent), 0)
+    digits, tens = _shortest_digits(significand, exponent, closer_below)
+    return _print_decimal(to, digits, tens)
+
+
+@compiled
 def print_float64(to: int, bits: np.uint64) -> int:
     """Text of the float64 with these bits; `null` when it isn't finite."""
-    if bits >> _63:
-        store_byte(to, np.uint8(ord("-")))
-        to += 1
     fraction = bits & np.uint64((1 << 52) - 1)
     biased = signed((bits >> _52) & np.uint64(0x7FF))
     if biased == 0x7FF:
-        return _print_null(to, bits)
-    if biased == 0 and fraction == 0:
-        return _print_zero(to)
+        return _print_null(to)
+    to = _print_sign(to, bits >> _63)
     if biased == 0:
-        digits, exponent = shortest_digits(fraction, -1074, False)
-    else:
-        significand = fraction | np.uint64(1 << 52)
-        below = 1075 - biased
-        if 0 <= below < 53 and trailing_zeros(significand) >= below:  # an integer under 2^53
-            digits, exponent = significand >> np.uint64(below), 0
-        else:
-            digits, exponent = shortest_digits(significand, -below, bool(fraction == 0) and biased > 1)
-    return print_decimal(to, digits, exponent)
+        return _print_zero(to) if fraction == 0 else _print_scaled(to, fraction, -1074, False)
+    return _print_scaled(to, fraction | np.uint64(1 << 52), biased - 1075, bool(fraction == 0) and biased > 1)
 
 
 @compiled
 def print_float32(to: int, bits: np.uint64) -> int:
     """Text of the float32 with these bits (in the lower half), in as few digits as tell it from its neighbours."""
-    if bits >> np.uint64(31):
-        store_byte(to, np.uint8(ord("-")))
-        to += 1
     fraction = bits & np.uint64((1 << 23) - 1)
     biased = signed((bits >> np.uint64(23)) & np.uint64(0xFF))
     if biased == 0xFF:
-        return _print_null(to, bits << _32)
-    if biased == 0 and fraction == 0:
-        return _print_zero(to)
+        return _print_null(to)
+    to = _print_sign(to, bits >> np.uint64(31))
     if biased == 0:
-        digits, exponent = shortest_digits(fraction, -149, False)
-    else:
-        significand = fraction | np.uint64(1 << 23)
-        below = 150 - biased
-        if 0 <= below < 24 and trailing_zeros(significand) >= below:  # an integer under 2^24
-            digits, exponent = significand >> np.uint64(below), 0
-        else:
-            digits, exponent = shortest_digits(significand, -below, bool(fraction == 0) and biased > 1)
-    return print_decimal(to, digits, exponent)
+        return _print_zero(to) if fraction == 0 else _print_scaled(to, fraction, -149, False)
+    return _print_scaled(to, fraction | np.uint64(1 << 23), biased - 150, bool(fraction == 0) and biased > 1)
 
 
 @inlined
-def _print_null(to: int, bits: np.uint64) -> int:
-    """JSON has no word for NaN or infinity. Takes back the sign."""
-    to -= signed(bits >> _63)
+def _print_sign(to: int, negative: np.uint64) -> int:
+    store_byte(to, np.uint8(ord("-")))
+    return to + signed(negative)
+
+
+@inlined
+def _print_null(to: int) -> int:
+    """JSON has no word for NaN or infinity."""
     store_word(to, np.uint64(0x6C6C756E))
     return to + 4
 
