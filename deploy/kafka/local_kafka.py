@@ -59,7 +59,6 @@ group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=500
 transaction.abort.timed.out.transaction.cleanup.interval.ms=500
 log.cleaner.dedupe.buffer.size=8388608
-log.message.timestamp.after.max.ms=9223372036854775807
 """
 
 LOG4J = """\

@@ -16,6 +16,16 @@ _XERIAL = b"\x82SNAPPY\x00"
 _XERIAL_HEADER = 16
 _CHUNK = 1 << 20
 _GZIP_WBITS = 31
+_UNDECODABLE = (
+    zlib.error,
+    snappy.UncompressError,
+    zstandard.ZstdError,
+    struct.error,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    MemoryError,
+)
 
 
 class Codec(IntEnum):
@@ -50,7 +60,7 @@ def decompress(codec: int, section: memoryview, limit: int) -> bytes | memoryvie
             return _lz4(section, limit)
         if codec == Codec.ZSTD:
             return _zstd(section, limit)
-    except (zlib.error, RuntimeError, ValueError, EOFError, struct.error, zstandard.ZstdError, MemoryError) as error:
+    except _UNDECODABLE as error:
         raise UndecodableError(f"{Codec(codec).name.lower()}: {error}") from error
     raise UnknownCodecError(f"compression codec {codec}; Kafka has 0 to {max(Codec)}")
 
@@ -100,21 +110,21 @@ def _zstd(section: memoryview, limit: int) -> bytes:
 
 def _snappy(section: bytes, limit: int) -> bytes:
     if not section.startswith(_XERIAL):
-        return _snappy_block(section, limit)
+        return _snappy_block(section, limit, limit)
     blocks, size, at = [], 0, _XERIAL_HEADER
     while at < len(section):
         (length,) = struct.unpack_from(">i", section, at)
         at += 4
         if length < 0 or at + length > len(section):
             raise UndecodableError(f"snappy: a block of {length} bytes where {len(section) - at} are left")
-        blocks.append(_snappy_block(section[at : at + length], limit - size))
+        blocks.append(_snappy_block(section[at : at + length], limit - size, limit))
         size += len(blocks[-1])
         at += length
     return b"".join(blocks)
 
 
-def _snappy_block(block: bytes, limit: int) -> bytes:
-    """One raw block. Its length preamble is checked before anything is allocated for it."""
+def _snappy_block(block: bytes, left: int, limit: int) -> bytes:
+    """One raw block of at most `left` bytes. Its length preamble is checked before anything is allocated for it."""
     length = shift = 0
     for byte in block[:5]:
         length |= (byte & 0x7F) << shift
@@ -123,7 +133,7 @@ def _snappy_block(block: bytes, limit: int) -> bytes:
         shift += 7
     else:
         raise UndecodableError("snappy: no length")
-    if length > limit:
+    if length > left:
         raise _too_large(Codec.SNAPPY, limit)
     plain: bytes = snappy.decompress(block)
     return plain

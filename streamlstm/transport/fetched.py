@@ -109,19 +109,19 @@ class PartitionBytes:
     def _next_size(self) -> int | None:
         """Bytes of the next batch; None at the end, and at a batch that the size limit of the fetch has cut."""
         left = len(self._buffer) - self._at
-        if left < HEADER.size:
+        if left <= _MAGIC_AT:
             return None
         size: int = struct.unpack_from(">i", self._buffer, self._at + 8)[0] + _FRAME
         return size if _MAGIC_AT < size <= left else None
 
     def _read(self, view: memoryview) -> FetchedBatch | PoisonBatch | None:
         magic = view[_MAGIC_AT]
-        if magic != 2 or len(view) < HEADER.size:
-            base: int = struct.unpack_from(">q", view)[0]
+        base: int = struct.unpack_from(">q", view)[0]
+        if magic == 2 and len(view) < HEADER.size:
+            return self._poison(base, base, f"a record batch of {len(view)} bytes, less than its header has")
+        if magic != 2:
             return self._poison(base, base, f"record format v{magic}; v2 (Kafka 0.11) is the only one that is read")
-        (base, _, epoch, _, crc, attributes, delta, base_time, max_time, producer, _, _, count) = HEADER.unpack_from(
-            view
-        )
+        (_, _, epoch, _, crc, attributes, delta, base_time, max_time, producer, _, _, count) = HEADER.unpack_from(view)
         last = base + delta
         if crc32c.crc32c(view[_CRC_FROM:]) != crc:
             last = self._believable_last(base, delta, len(view))

@@ -1,0 +1,38 @@
+"""Real brokers for the tests, started once per run. Without Java or Maven they fail and say what to install."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deploy" / "kafka"))
+
+from local_kafka import LocalKafka
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """A broker with transaction protocol v2. Leave it running: others use it too."""
+    with LocalKafka(tmp_path_factory.mktemp("kafka")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def kafka(broker: LocalKafka) -> str:
+    """Its bootstrap address."""
+    return broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def broker_v1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """A broker whose clients speak transaction protocol v1."""
+    with LocalKafka(tmp_path_factory.mktemp("kafka-v1"), transaction_version=1) as running:
+        yield running
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[LocalKafka]:
+    """A broker of this test's own, to be killed and started at will."""
+    with LocalKafka(tmp_path / "kafka") as running:
+        yield running
