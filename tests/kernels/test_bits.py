@@ -1,0 +1,64 @@
+"""One result for every CPU: the same events give the same bytes whatever Numba compiles for."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+
+# Rows and outputs of carried and windowed states, with every kind of block, several events per stream and batch.
+FINGERPRINT = f"""
+import hashlib, sys
+import numpy as np
+sys.path.insert(0, {str(TESTS)!r})
+from reference import random_parameters
+from streamlstm.engine.backend import CpuBackend, row_layout
+digest = hashlib.sha256()
+for inputs, hidden, outputs in ((1, (50,), 1), (3, (64, 28, 9), 5)):
+    for window in (0, 3):
+        parameters = random_parameters(np.random.default_rng(0), inputs, hidden, outputs)
+        backend = CpuBackend(parameters, row_layout(parameters, window), 80)
+        rng = np.random.default_rng(1)
+        for batch in (1, 2, 5, 40, 200):
+            slots, x = rng.integers(0, 80, batch), 3 * rng.normal(size=(batch, inputs)).astype(np.float32)
+            y = np.zeros((batch, outputs), np.float32)
+            backend.step(slots, x, y, batch)
+            digest.update(y.tobytes())
+        digest.update(backend.arena.tobytes())
+print(digest.hexdigest())
+"""
+
+
+def fingerprint(cache: Path, **environment: str) -> str:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    return subprocess.run(
+        [sys.executable, "-c", FINGERPRINT],
+        env={**inherited, "STREAMLSTM_CACHE_DIR": str(cache), **environment},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=True,
+    ).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return fingerprint(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.mark.parametrize(
+    ("cpu", "features"),
+    [
+        ("x86-64", ""),  # SSE2, no fused multiply-add: libm's fmaf stands in
+        ("x86-64-v2", ""),
+        ("x86-64-v3", ""),
+        ("x86-64-v2", "+avx,+fma"),
+    ],
+)
+def test_narrower_cpus_give_the_same_bytes(native: str, tmp_path: Path, cpu: str, features: str) -> None:
+    assert len(native) == hashlib.sha256().digest_size * 2
+    assert fingerprint(tmp_path, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features) == native
