@@ -97,10 +97,11 @@ class JsonDecoder:
         self._decimals = DECIMALS[fields.time_unit]
         self._stream_source = _STREAM_SOURCES[fields.stream_source]
 
-    def decode(self, batch: EventBatch, start: int, stop: int) -> None:
+    def decode(self, batch: EventBatch, start: int, stop: int) -> int:
         """Fill stream, event time, inputs and reason of rows [start, stop); rows that have a reason are left alone.
 
         Stream ids that aren't a plain span of the value are appended to the payload: the array may be replaced.
+        Returns how many rows the compiled scanner handed on to the reader in Python, which is some 50 times slower.
         """
         handed_on = np.empty(stop - start, np.int64)
         tree = self._tree
@@ -111,6 +112,7 @@ class JsonDecoder:
         )  # fmt: skip
         for row in handed_on[:count].tolist():
             self._decode_row(batch, row)
+        return int(count)
 
     def _decode_row(self, batch: EventBatch, row: int) -> None:
         at = batch.value_at[row]

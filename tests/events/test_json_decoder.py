@@ -1,0 +1,64 @@
+"""JSON events to rows, by example; the examples are in json_cases.py."""
+
+import pytest
+
+from streamlstm.events.batch import Reason
+from streamlstm.events.decode import JsonDecoder
+from streamlstm.events.fields import FieldPaths
+from tests.events.json_cases import HANDED_ON, REFUSED, SCANNED
+from tests.events.json_model import Expected, expected_event
+from tests.events.json_texts import DEFAULT
+from tests.events.rows import BASE_TIME, batch_of, row_of, same
+
+
+def decoded(value: bytes | None, fields: FieldPaths = DEFAULT, key: bytes | None = b"key") -> tuple[Expected, int]:
+    """The row of one record, and whether it was handed on (0 or 1)."""
+    batch = batch_of([(key, value)], len(fields.inputs))
+    handed_on = JsonDecoder(fields).decode(batch, 0, 1)
+    return row_of(batch, 0), handed_on
+
+
+@pytest.mark.parametrize(("fields", "key", "value", "stream", "time", "x"), SCANNED)
+def test_taken_by_the_scanner(
+    fields: FieldPaths, key: bytes | None, value: str, stream: bytes, time: int, x: list[float]
+) -> None:
+    wanted = Expected(Reason.OK, stream, time, tuple(x))
+    assert expected_event(value.encode(), key, BASE_TIME, fields) == wanted
+    found, handed_on = decoded(value.encode(), fields, key)
+    assert same(found, wanted)
+    assert handed_on == 0
+
+
+@pytest.mark.parametrize(("fields", "key", "value", "stream", "time", "x"), HANDED_ON)
+def test_taken_by_the_reader(
+    fields: FieldPaths, key: bytes | None, value: str, stream: bytes, time: int, x: list[float]
+) -> None:
+    wanted = Expected(Reason.OK, stream, time, tuple(x))
+    assert expected_event(value.encode(), key, BASE_TIME, fields) == wanted
+    found, handed_on = decoded(value.encode(), fields, key)
+    assert same(found, wanted)
+    assert handed_on == 1
+
+
+@pytest.mark.parametrize(("fields", "key", "value", "reason"), REFUSED)
+def test_refused_with_its_reason(
+    fields: FieldPaths, key: bytes | None, value: bytes | None, reason: Reason
+) -> None:  # fmt: skip
+    assert decoded(value, fields, key) == (Expected(reason), 1)
+    assert expected_event(value, key, BASE_TIME, fields) == Expected(reason)
+
+
+def test_a_record_without_timestamp_needs_a_time_of_its_own() -> None:
+    batch = batch_of([(b"k", b'{"y":1}'), (b"k", b'{"y":1,"ts":5}'), (b"k", b'{"y":1}')], 1, [-1, -1, 0])
+    JsonDecoder(DEFAULT).decode(batch, 0, 3)
+    assert batch.reason[:3].tolist() == [Reason.BAD_TIME, Reason.OK, Reason.OK]
+    assert batch.event_time[1:3].tolist() == [5, 0]
+
+
+def test_only_the_rows_asked_for_that_have_no_reason_yet() -> None:
+    batch = batch_of([(b"k", b'{"y":%d}' % i) for i in range(5)], 1)
+    batch.reason[2] = Reason.CAPACITY
+    batch.x[:] = 77
+    JsonDecoder(DEFAULT).decode(batch, 1, 4)
+    assert batch.x[:, 0].tolist() == [77, 1, 77, 3, 77]
+    assert batch.reason[:5].tolist() == [0, 0, Reason.CAPACITY, 0, 0]
