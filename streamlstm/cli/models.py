@@ -74,6 +74,7 @@ def import_(
     if carry and window is not None:
         raise UsageError("--carry and --window: expected one of them, found both")
     from streamlstm.model import importing
+    from streamlstm.model.describing import describe
     from streamlstm.model.model_file import ScalingKind, save
 
     options = importing.ImportOptions(
@@ -92,7 +93,7 @@ def import_(
     save(model, output)
     for note in notes:
         click.echo(f"note: {note}", err=True)
-    click.echo(importing.describe(model))
+    click.echo(describe(model))
     click.echo(f"wrote {output}", err=True)
 
 
@@ -100,7 +101,7 @@ def import_(
 @click.argument("model_file", metavar="MODEL", type=click.Path(path_type=Path))
 def show(model_file: Path) -> None:
     """Say what a model file holds: sizes, window, inputs, scaling, origin."""
-    from streamlstm.model.importing import describe
+    from streamlstm.model.describing import describe
     from streamlstm.model.model_file import load
 
     click.echo(describe(load(model_file)))
