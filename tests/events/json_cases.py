@@ -24,7 +24,7 @@ SCANNED: list[tuple[FieldPaths, bytes | None, str, bytes, int, list[float]]] = [
     (DEFAULT, b"k", '{"ts":"2024-05-01 12:00:00","y":1}', b"k", 1714564800000, [1.0]),
     (DEFAULT, b"k", '{"ts":"2024-05-01t12:00:00.123456789z","y":1}', b"k", 1714564800123, [1.0]),
     (DEFAULT, b"k", '{"ts":"2024-02-29","y":1}', b"k", 1709164800000, [1.0]),
-    (DEFAULT, b"k", '{"u":"\\u00b0 \\ud83c\\udf21","tags":{"a":[1,{"b":[]},"]"],"c":{}},"y":1}', b"k", BASE_TIME, [1.0]),
+    (DEFAULT, b"k", '{"u":"\\u00b0 \\ud83c\\udf21","tags":{"a":[1,{"b":[]},"]"]},"y":1}', b"k", BASE_TIME, [1.0]),
     (DEFAULT, b"k", '{"good":true,"bad":false,"none":null,"n":-1.5e99,"":"","y":1}', b"k", BASE_TIME, [1.0]),
     (NESTED, None, '{"meta":{"device":{"id":"d"},"ts":1730000000.1234567},"v":7}', b"d", 1730000000123, [7.0]),
     (NESTED, None, '{"payload":{"temp":7},"meta":{"x":1,"device":{"x":1,"id":"d"}}}', b"d", BASE_TIME, [7.0]),
