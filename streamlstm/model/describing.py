@@ -13,12 +13,13 @@ def describe(model: Model) -> str:
         f"window of {model.window} events, each forecast from a zero state" if model.window else "carried for ever"
     )
     interval = f"{model.interval_ms} ms" if model.interval_ms else "as observed"
+    told = "the value itself" if model.predicts == "value" else "as the change from the last value"
     lines = {
         "model": model.model_hash[:12],
         "network": f"LSTM, {layers}, hidden {hidden}, linear output; {weights:,} weights",
         "state": advance,
         "inputs": _short(model.inputs),
-        "target": f"{model.inputs[model.target]}, the {'value' if model.predicts == 'value' else 'change from the last value'}",
+        "target": f"{model.inputs[model.target]}, {told}",
         "horizons": f"{_short(tuple(str(step) for step in model.horizons))} steps ahead, interval {interval}",
         "scaling": _scaling(model),
         "origin": ", ".join(f"{key} {value}" for key, value in model.origin.items()) or "unknown",

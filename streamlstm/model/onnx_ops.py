@@ -22,7 +22,10 @@ AXES_ARE_INPUT_SINCE = 13
 
 def output_size(node: Node, operands: Operands) -> int:
     """Numbers that an operator is about to allocate, told before it runs."""
-    given = [operand for operand in operands if operand is not None]
+    return int(_output_size(node, [operand for operand in operands if operand is not None]))
+
+
+def _output_size(node: Node, given: list[Array]) -> Any:
     match node.operator:
         case "Expand" | "ConstantOfShape":
             return 0  # a view of one number or of one smaller array
