@@ -8,7 +8,7 @@ PIP = .venv/bin/pip install -q --disable-pip-version-check
 install: .venv/.installed
 
 demo: .venv/.demo
-	.venv/bin/python deploy/demo/demo.py
+	.venv/bin/python -m deploy.demo.demo
 
 test: .venv/.dev
 	.venv/bin/pytest

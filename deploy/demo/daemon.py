@@ -1,9 +1,7 @@
 """The daemon as a real process: `streamlstm run`, watched from outside as an operator would."""
 
-import shutil
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -13,7 +11,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-ROOT = Path(__file__).resolve().parents[2]
+from deploy.demo.child import end_of, kill, start_python
+
 CONFIG = Path(__file__).resolve().with_name("demo.toml")
 GROUP = "streamlstm-demo"
 READY_SECONDS = 90.0
@@ -47,16 +46,7 @@ class Daemon:
         self._url = f"http://127.0.0.1:{metrics_port}"
         overrides = [f'kafka.bootstrap_servers=["{bootstrap}"]', f"metrics.port={metrics_port}"]
         settings = [word for override in overrides for word in ("--set", override)]
-        command = [sys.executable, "-m", "streamlstm", "run", "-c", str(CONFIG), *settings]
-        with log.open("wb") as out:
-            self._process = subprocess.Popen(
-                [*_ended_with_parent(), *command],
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches the demo alone, which then ends the daemon
-            )
+        self._process = start_python("streamlstm", "run", "-c", str(CONFIG), *settings, log=log)
 
     def wait_ready(self) -> None:
         """Return once /readyz says so. Raises DaemonError when it ends first or takes too long."""
@@ -64,13 +54,13 @@ class Daemon:
         while self._get("/readyz") is None:
             self.require_running()
             if time.monotonic() > deadline:
-                raise DaemonError(f"not ready after {READY_SECONDS:.0f} s{self._end_of_log()}")
+                raise DaemonError(f"not ready after {READY_SECONDS:.0f} s{end_of(self.log)}")
             time.sleep(0.05)
 
     def require_running(self) -> None:
         code = self._process.poll()
         if code is not None:
-            raise DaemonError(f"ended by itself with exit code {code}{self._end_of_log()}")
+            raise DaemonError(f"ended by itself with exit code {code}{end_of(self.log)}")
 
     def figures(self) -> Figures | None:
         """What /metrics says now; None when it doesn't answer in time."""
@@ -84,15 +74,13 @@ class Daemon:
         try:
             code = self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            raise DaemonError(f"still there {STOP_SECONDS:.0f} s after SIGTERM{self._end_of_log()}") from None
+            raise DaemonError(f"still there {STOP_SECONDS:.0f} s after SIGTERM{end_of(self.log)}") from None
         if code != 0:
-            raise DaemonError(f"exit code {code} after SIGTERM, expected 0{self._end_of_log()}")
+            raise DaemonError(f"exit code {code} after SIGTERM, expected 0{end_of(self.log)}")
 
     def kill(self) -> None:
         """End it whatever it does; nothing when it has ended."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        kill(self._process)
 
     def _get(self, path: str) -> str | None:
         try:
@@ -100,10 +88,6 @@ class Daemon:
                 return str(answer.read().decode())
         except (OSError, HTTPException):
             return None
-
-    def _end_of_log(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()[-20:]
-        return "; the end of its log:\n" + "\n".join(lines)
 
 
 def read_figures(page: str) -> Figures:
@@ -118,8 +102,3 @@ def read_figures(page: str) -> Figures:
         commit_seconds=values.get((f"{name}_sum", labels), 0.0),
         resident_bytes=values.get(("process_resident_memory_bytes", ()), 0.0),
     )
-
-
-def _ended_with_parent() -> list[str]:
-    """A command prefix (util-linux) that has the kernel end the daemon when the demo dies, kill -9 included."""
-    return ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []

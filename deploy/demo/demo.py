@@ -11,22 +11,21 @@ Run it from the root of the checkout: `.venv/bin/python -m deploy.demo.demo`. Ex
 """
 
 import argparse
-import multiprocessing
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 from rich.console import Console
 
-from deploy.demo.daemon import GROUP, ROOT, Daemon, DaemonError
-from deploy.demo.feeder import feed
+from deploy.demo.child import ROOT, end_of, kill, start_python
+from deploy.demo.daemon import GROUP, Daemon, DaemonError
 from deploy.demo.ledger import Ledger
 from deploy.demo.pace import Pace
 from deploy.demo.plot import save_plot
@@ -55,13 +54,14 @@ class Demo:
         self._expected = sum(len(one.y) for one in self._series)
         self._scores = Scoreboard(self._series)
         self._ledger = Ledger(self._series)
+        self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamlstm-demo-")))
+        self._feeder_log = self._folder / "feeder.log"
 
     def run(self) -> None:
         """All five steps. Raises DemoError, DaemonError or KafkaUnavailableError at the first that fails."""
         begin = time.monotonic()
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="streamlstm-demo-")))
-        bootstrap = self._start_kafka(folder / "kafka")
-        daemon = self._start_daemon(bootstrap, folder / "daemon.log")
+        bootstrap = self._start_kafka(self._folder / "kafka")
+        daemon = self._start_daemon(bootstrap, self._folder / "daemon.log")
         reader = Reader(bootstrap, GROUP)
         self._stack.callback(reader.close)
         feeder = self._start_feeder(bootstrap)
@@ -95,15 +95,14 @@ class Demo:
         self._view.say(f"streamlstm run -c deploy/demo/demo.toml is ready ({_since(begin)})")
         return daemon
 
-    def _start_feeder(self, bootstrap: str) -> BaseProcess:
-        feeder = multiprocessing.get_context("spawn").Process(target=feed, args=(bootstrap, self._seconds), daemon=True)
-        feeder.start()
-        self._stack.callback(_end, feeder)
+    def _start_feeder(self, bootstrap: str) -> subprocess.Popen[bytes]:
+        feeder = start_python("deploy.demo.feeder", bootstrap, str(self._seconds), log=self._feeder_log)
+        self._stack.callback(kill, feeder)
         what = f"{len(self._series)} real series, {self._expected:,} events and {len(BROKEN)} broken ones"
         self._view.say(f"replaying {what} within {self._seconds:.0f} s")
         return feeder
 
-    def _follow(self, reader: Reader, daemon: Daemon, feeder: BaseProcess) -> None:
+    def _follow(self, reader: Reader, daemon: Daemon, feeder: subprocess.Popen[bytes]) -> None:
         """Book and show every answer until each record that was fed has one."""
         pace = Pace(time.monotonic())
         next_frame = 0.0
@@ -123,9 +122,9 @@ class Demo:
                 self._require_progress(pace.idle_seconds(now), feeder)
             self._view.show(self._board(pace, time.monotonic()))
 
-    def _require_progress(self, idle_seconds: float, feeder: BaseProcess) -> None:
-        if feeder.exitcode not in (None, 0):
-            raise DemoError(f"the feeder ended with exit code {feeder.exitcode}")
+    def _require_progress(self, idle_seconds: float, feeder: subprocess.Popen[bytes]) -> None:
+        if feeder.poll() not in (None, 0):
+            raise DemoError(f"the feeder ended with exit code {feeder.returncode}{end_of(self._feeder_log)}")
         if idle_seconds > PATIENCE_SECONDS:
             total = self._expected + len(BROKEN)
             raise DemoError(f"no answer for {idle_seconds:.0f} s; {self._ledger.answered} of {total} events have one")
@@ -143,7 +142,10 @@ class Demo:
 
     def _check(self, reader: Reader) -> None:
         """With the daemon gone: read what is left, if anything, and judge all of it."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not reader.at_end():
+            if time.monotonic() > deadline:
+                raise DemoError(f"the end of the forecasts can't be read within {PATIENCE_SECONDS:.0f} s")
             for answer in reader.poll(timeout_ms=200):
                 self._ledger.book(answer)
         ends = reader.input_ends()
@@ -176,11 +178,6 @@ def _terminated_as_interrupted() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, interrupt)
     yield
     signal.signal(signal.SIGTERM, before)
-
-
-def _end(feeder: BaseProcess) -> None:
-    feeder.terminate()
-    feeder.join()
 
 
 def _since(begin: float) -> str:

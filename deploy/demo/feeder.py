@@ -1,6 +1,9 @@
-"""The user's side of the input topic: a producer that replays the series at a steady rate, in a process of its own."""
+"""The user's side of the input topic: a producer that replays the series at a steady rate.
 
-import signal
+A process of its own: `python -m deploy.demo.feeder 127.0.0.1:9092 25`.
+"""
+
+import sys
 import time
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +17,6 @@ BURSTS_PER_SECOND = 50
 
 def feed(bootstrap: str, seconds: float) -> None:
     """Replay every shipped series into the input topic over about `seconds`; returns when the broker has it all."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the demo, which then ends this process
     records = list(input_records(load_series()))
     producer = KafkaProducer(bootstrap_servers=bootstrap, acks="all", linger_ms=5, compression_type="lz4")
     begin = time.monotonic()
@@ -32,3 +34,7 @@ def bursts(records: Sequence[InputRecord], count: int) -> Iterator[Sequence[Inpu
     """The records cut into `count` bursts of equal size, to one record."""
     for k in range(count):
         yield records[len(records) * k // count : len(records) * (k + 1) // count]
+
+
+if __name__ == "__main__":
+    feed(sys.argv[1], float(sys.argv[2]))

@@ -1,9 +1,9 @@
 """The picture that the demo leaves: actual values against one-step forecasts, one panel for each stream."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def save_plot(scores: Scoreboard, path: Path) -> None:
 
 
 def _draw(panel: Axes, score: StreamScore) -> None:
-    times = [datetime.fromtimestamp(ts / 1000, UTC) for ts in score.ts][-EVENTS:]
+    times = np.array(score.ts[-EVENTS:], "datetime64[ms]")
     forecast_of = [float("nan"), *score.yhat[:-1]][-EVENTS:]
     panel.plot(times, score.y[-EVENTS:], color=ACTUAL, linewidth=2.4, label="actual")
     panel.plot(times, forecast_of, color=FORECAST, linewidth=1.1, label="forecast one event before")

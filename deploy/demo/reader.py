@@ -1,7 +1,5 @@
 """An independent read_committed reader of what the daemon writes, and of what it has committed."""
 
-from collections.abc import Sequence
-
 from kafka import KafkaConsumer, TopicPartition
 
 from deploy.demo.wire import DEAD_LETTERS, FORECASTS, INPUT, PARTITIONS, Answer, DeadLetter, Forecast
@@ -57,12 +55,7 @@ class Reader:
         self._consumer.close()
 
 
-def missing_answers(ends: dict[int, int], answered: int) -> int:
-    """Input records without an answer yet."""
-    return sum(ends.values()) - answered
-
-
-def lagging(ends: dict[int, int], committed: dict[int, int]) -> Sequence[str]:
+def lagging(ends: dict[int, int], committed: dict[int, int]) -> list[str]:
     """A sentence for every partition whose committed offset isn't its end."""
     return [
         f"partition {partition}: committed offset {committed[partition]}, end {end}"

@@ -61,7 +61,9 @@ class Scoreboard:
         self.streams = {one.stream: StreamScore(one.stream, one.n_trained) for one in series}
 
     def add(self, forecast: Forecast) -> None:
-        self.streams[forecast.stream].add(forecast)
+        """Score it; a stream that isn't ours is for the ledger to judge."""
+        if forecast.stream in self.streams:
+            self.streams[forecast.stream].add(forecast)
 
     def held_out_ratios(self) -> dict[str, float]:
         scored = {stream: score.held_out.ratio for stream, score in self.streams.items()}
