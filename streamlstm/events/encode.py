@@ -14,7 +14,7 @@ from streamlstm.events.batch import EventBatch, Run
 from streamlstm.events.compression import Codec, codec_of, compressor
 from streamlstm.events.forecast import ForecastBatch, Status
 from streamlstm.kernels import forecast_text, record_encode
-from streamlstm.kernels.forecast_text import ForecastColumns, ForecastText
+from streamlstm.kernels.forecast_text import ForecastText
 from streamlstm.kernels.record_encode import HEADER_BYTES
 
 DEFAULT_MAX_BATCH_BYTES = 900_000
@@ -61,7 +61,7 @@ class BatchSealer:
 
 
 class ForecastEncoder:
-    """Prints forecasts. Compiles what it needs when it is made."""
+    """Prints forecasts. Not thread-safe."""
 
     def __init__(
         self,
@@ -78,8 +78,9 @@ class ForecastEncoder:
         self._max_batch_bytes = max_batch_bytes
         self._sealer = BatchSealer(compression)
         self._texts: dict[tuple[str, int, int, bool], ForecastText] = {}
+        self._columns = np.zeros(forecast_text.OUTPUTS + 1, np.int64)
+        self._columns_address: int = self._columns.ctypes.data
         self._result = np.zeros(6, np.int64)
-        self._compile()
 
     def encode(self, batch: EventBatch, forecasts: ForecastBatch, run: Run) -> list[EncodedBatch]:
         """The forecasts of a run's rows that have no reason, in order, as record batches of at most `max_batch_bytes`.
@@ -87,7 +88,7 @@ class ForecastEncoder:
         A forecast whose record alone is larger is left out, and `batch.reason` of its row becomes too_large: so dead
         letters are collected after this. Raises InvariantError when a number isn't finite.
         """
-        columns = _columns(batch, forecasts)
+        columns = self._describe(batch, forecasts)
         text = self._text(run, batch.inputs, forecasts.single)
         total, largest = record_encode.records_bound(columns, text, run.start, run.stop)
         sealed = []
@@ -107,51 +108,42 @@ class ForecastEncoder:
 
     def values(self, batch: EventBatch, forecasts: ForecastBatch, rows: NDArray[np.int64]) -> list[bytes]:
         """The JSON texts of `rows` (int64, ascending, of any of the batch's runs, none with a reason)."""
-        columns = _columns(batch, forecasts)
+        columns = self._describe(batch, forecasts)
         texts: list[bytes] = []
         for run in batch.runs:
             first, after = np.searchsorted(rows, (run.start, run.stop)).tolist()
-            texts += self._values_of_run(columns, run, rows[first:after], forecasts.single)
+            text = self._text(run, batch.inputs, forecasts.single)
+            texts += self._values_of_run(columns, text, run, rows[first:after])
         return texts
 
-    def _values_of_run(self, columns: ForecastColumns, run: Run, rows: NDArray[np.int64], single: bool) -> list[bytes]:
-        text = self._text(run, columns.x.shape[1], single)
+    def _values_of_run(self, columns: int, text: int, run: Run, rows: NDArray[np.int64]) -> list[bytes]:
         out = np.empty(forecast_text.values_bound(columns, text, rows), np.uint8)
         ends = np.empty(len(rows), np.int64)
         _check_finite(forecast_text.print_values(columns, text, rows, out, ends), run)
         printed = out[: ends[-1] if len(rows) else 0].tobytes()
         return [printed[start:stop] for start, stop in pairwise([0, *ends.tolist()])]
 
-    def _text(self, run: Run, inputs: int, single: bool) -> ForecastText:
+    def _describe(self, batch: EventBatch, forecasts: ForecastBatch) -> int:
+        """The address of a descriptor of the columns, good until the next call."""
+        if len(forecasts.yhat) < batch.n or forecasts.yhat.shape[1] != len(self._horizons):
+            raise InvariantError(
+                f"forecasts: expected at least {batch.n} rows of {len(self._horizons)}; found {forecasts.yhat.shape}"
+            )
+        forecast_text.describe_columns(
+            batch.payload, batch.offset, batch.event_time, batch.key_at, batch.key_len, batch.headers_at,
+            batch.headers_len, batch.stream_at, batch.stream_len, batch.x, forecasts.yhat, forecasts.status,
+            forecasts.n_seen, forecasts.gap_ms, batch.reason, self._columns,
+        )  # fmt: skip
+        return self._columns_address
+
+    def _text(self, run: Run, inputs: int, single: bool) -> int:
+        """The address of the literals of a run."""
         known = (run.topic, run.partition, inputs, single)
         text = self._texts.get(known)
         if text is None:
             literals = _literals(self._model_id, self._horizons.tolist(), run, inputs > 1)
-            text = self._texts[known] = forecast_text.forecast_text(literals, self._horizons, single)
-        return text
-
-    def _compile(self) -> None:
-        """Call each kernel on no rows."""
-        nothing = np.zeros(0, np.int64)
-        columns = _columns(
-            EventBatch(1, np.zeros(1, np.uint8), 0),
-            ForecastBatch(np.zeros((0, 1)), False, np.zeros(0, np.uint8), nothing, nothing),
-        )
-        run = Run("", 0, 0, 0)
-        self._values_of_run(columns, run, nothing, single=False)
-        text = self._text(run, 1, single=False)
-        record_encode.records_bound(columns, text, 0, 0)
-        out = np.zeros(HEADER_BYTES + forecast_text.SLACK, np.uint8)
-        record_encode.encode_forecasts(columns, text, 0, 0, self._max_batch_bytes, out, self._result)
-        self._texts.clear()
-
-
-def _columns(batch: EventBatch, forecasts: ForecastBatch) -> ForecastColumns:
-    return ForecastColumns(
-        batch.payload, batch.offset, batch.event_time, batch.key_at, batch.key_len, batch.headers_at,
-        batch.headers_len, batch.stream_at, batch.stream_len, batch.x, forecasts.yhat, forecasts.status,
-        forecasts.n_seen, forecasts.gap_ms, batch.reason,
-    )  # fmt: skip
+            text = self._texts[known] = ForecastText(literals, self._horizons, single)
+        return text.address
 
 
 def _literals(model_id: str, horizons: list[int], run: Run, several_inputs: bool) -> list[bytes]:

@@ -6,6 +6,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from streamlstm.errors import InvariantError
+
 
 class Status(IntEnum):
     """What a forecast is worth. The names in lower case are the wire format."""
@@ -38,3 +40,15 @@ class ForecastBatch:
     """[N], events of the stream so far, this one included."""
     gap_ms: NDArray[np.int64]
     """[N], time step that the horizons are counted in; negative when unknown."""
+
+    def __post_init__(self) -> None:
+        """Raises InvariantError: printers read the columns by address, so their layout must be as said."""
+        columns = {"yhat": np.float64, "status": np.uint8, "n_seen": np.int64, "gap_ms": np.int64}
+        for name, dtype in columns.items():
+            column = getattr(self, name)
+            expected = (len(self.yhat), *self.yhat.shape[1:]) if name == "yhat" else (len(self.yhat),)
+            if column.dtype != dtype or column.shape != expected or not column.flags.c_contiguous:
+                raise InvariantError(
+                    f"{name}: expected a contiguous {np.dtype(dtype)} column of shape {expected}; "
+                    f"found {column.dtype} of shape {column.shape}"
+                )

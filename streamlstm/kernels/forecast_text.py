@@ -10,18 +10,18 @@ time step is unknown. The capacity that a text needs is known beforehand (`text_
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamlstm.kernels.compile import compiled, inlined
 from streamlstm.kernels.decimal import FLOAT_BYTES, INTEGER_BYTES, print_float32, print_float64, print_integer
+from streamlstm.kernels.memory import load_int64
 from streamlstm.kernels.words import (
     BLOCK_BYTES,
+    as_real,
     copy_block,
     float32_bits,
-    float64_bits,
     load_byte,
     load_word,
     signed,
@@ -33,13 +33,23 @@ from streamlstm.kernels.words import (
 SLACK = 64
 """Bytes beyond the bound that a printer may scribble on."""
 
-STREAM, TS, Y, YHAT, TARGET, SOURCE, END, STATUS = range(8)
+(
+    PAYLOAD, OFFSET, EVENT_TIME, KEY_AT, KEY_LEN, HEADERS_AT, HEADERS_LEN, STREAM_AT, STREAM_LEN,
+    X, YHAT, STATUS_OF, N_SEEN, GAP_MS, REASON, INPUTS, OUTPUTS,
+) = range(17)  # fmt: skip
+"""Places in a descriptor of columns: addresses of the columns of EventBatch and ForecastBatch, then I and O."""
+
+STREAM, TS, Y, YHAT_LIST, TARGET, SOURCE, END, STATUS = range(8)
 """The literals, by what follows them; STATUS + s is the one for status s."""
+
+_HORIZONS, _N_HORIZONS, _SINGLE, _LITERALS = range(
+    4
+)  # places in a descriptor of texts; two words for each literal: address, length
 
 _ESCAPED_BYTES = 6  # \u001f
 _NULL = np.uint64(0x6C6C756E)
-_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
-_LARGEST_FLOAT64 = float(np.finfo(np.float64).max)
+_COMMA = np.uint8(ord(","))
+_EXPONENT32, _EXPONENT64 = np.uint64(0xFF << 23), np.uint64(0x7FF << 52)
 _ONES, _HIGH = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _SPACES, _QUOTES, _BACKSLASHES = (np.uint64(byte) * _ONES for byte in b' "\\')
 _HEXADECIMAL = np.frombuffer(b"0123456789abcdef", np.uint8)
@@ -47,53 +57,91 @@ _SHORT_ESCAPES = np.zeros(128, np.uint8)
 for _byte, _letter in zip(b'\b\t\n\f\r"\\', b'btnfr"\\', strict=True):
     _SHORT_ESCAPES[_byte] = _letter
 
-
-class ForecastColumns(NamedTuple):
-    """The columns of EventBatch and ForecastBatch that are printed; N rows, I inputs, O outputs."""
-
-    payload: NDArray[np.uint8]
-    offset: NDArray[np.int64]
-    event_time: NDArray[np.int64]
-    key_at: NDArray[np.int64]
-    key_len: NDArray[np.int64]
-    headers_at: NDArray[np.int64]
-    headers_len: NDArray[np.int64]
-    stream_at: NDArray[np.int64]
-    stream_len: NDArray[np.int64]
-    x: NDArray[np.float64]
-    yhat: NDArray[np.float64]
-    status: NDArray[np.uint8]
-    n_seen: NDArray[np.int64]
-    gap_ms: NDArray[np.int64]
-    reason: NDArray[np.uint8]
+Bytes = NDArray[np.uint8]
+Int64s = NDArray[np.int64]
+Float64s = NDArray[np.float64]
 
 
-class ForecastText(NamedTuple):
-    """What is the same in all the rows of a run. Literal k is text[at[k] : at[k] + length[k]]."""
+@compiled(
+    "void(uint8[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], "
+    "float64[:, ::1], float64[:, ::1], uint8[::1], int64[::1], int64[::1], uint8[::1], int64[::1])"
+)
+def describe_columns(
+    payload: Bytes,
+    offset: Int64s,
+    event_time: Int64s,
+    key_at: Int64s,
+    key_len: Int64s,
+    headers_at: Int64s,
+    headers_len: Int64s,
+    stream_at: Int64s,
+    stream_len: Int64s,
+    x: Float64s,
+    yhat: Float64s,
+    status: Bytes,
+    n_seen: Int64s,
+    gap_ms: Int64s,
+    reason: Bytes,
+    descriptor: Int64s,
+) -> None:
+    """Write descriptor int64 [17]. It is good for as long as the columns stay where they are."""
+    descriptor[PAYLOAD] = signed(payload.ctypes.data)
+    descriptor[OFFSET] = signed(offset.ctypes.data)
+    descriptor[EVENT_TIME] = signed(event_time.ctypes.data)
+    descriptor[KEY_AT] = signed(key_at.ctypes.data)
+    descriptor[KEY_LEN] = signed(key_len.ctypes.data)
+    descriptor[HEADERS_AT] = signed(headers_at.ctypes.data)
+    descriptor[HEADERS_LEN] = signed(headers_len.ctypes.data)
+    descriptor[STREAM_AT] = signed(stream_at.ctypes.data)
+    descriptor[STREAM_LEN] = signed(stream_len.ctypes.data)
+    descriptor[X] = signed(x.ctypes.data)
+    descriptor[YHAT] = signed(yhat.ctypes.data)
+    descriptor[STATUS_OF] = signed(status.ctypes.data)
+    descriptor[N_SEEN] = signed(n_seen.ctypes.data)
+    descriptor[GAP_MS] = signed(gap_ms.ctypes.data)
+    descriptor[REASON] = signed(reason.ctypes.data)
+    descriptor[INPUTS] = x.shape[1]
+    descriptor[OUTPUTS] = yhat.shape[1]
 
-    text: NDArray[np.uint8]
-    at: NDArray[np.int64]
-    length: NDArray[np.int64]
-    horizons: NDArray[np.int64]
-    single: bool
 
+class ForecastText:
+    """What is the same in all the rows of a run: its literals, laid out so that they can be copied in blocks."""
 
-def forecast_text(literals: Sequence[bytes], horizons: NDArray[np.int64], single: bool) -> ForecastText:
-    """Lay out literals, given in the order of the constants above, so that they can be copied in blocks."""
-    padded = [literal + bytes(-len(literal) % BLOCK_BYTES) for literal in literals]
-    starts = np.cumsum([0, *map(len, padded)])[:-1].astype(np.int64)
-    lengths = np.array([len(literal) for literal in literals], np.int64)
-    return ForecastText(np.frombuffer(b"".join(padded), np.uint8), starts, lengths, horizons, single)
+    def __init__(self, literals: Sequence[bytes], horizons: Int64s, single: bool) -> None:
+        """`literals` come in the order of the constants above. `single`: yhat is printed as float32."""
+        padded = [literal + bytes(-len(literal) % BLOCK_BYTES) for literal in literals]
+        self._text = np.frombuffer(b"".join(padded), np.uint8)
+        self._horizons = horizons
+        starts = self._text.ctypes.data + np.cumsum([0, *map(len, padded)])[:-1]
+        spans = np.ravel([starts, [len(literal) for literal in literals]], "F")
+        self._descriptor = np.array([horizons.ctypes.data, len(horizons), single, *spans], np.int64)
+        self.address: int = self._descriptor.ctypes.data
+        """Of the descriptor; good for as long as this object lives."""
 
 
 @inlined
-def text_bound(row: int, columns: ForecastColumns, text: ForecastText) -> int:
-    """Bytes that the text of no row with this stream id can exceed."""
-    inputs = columns.x.shape[1]
-    outputs = columns.yhat.shape[1]
-    literals = signed(text.length.sum())  # of all statuses, though a text holds one
-    numbers: int = (inputs + outputs) * (FLOAT_BYTES + 1) + outputs * (INTEGER_BYTES + 1) + 3 * INTEGER_BYTES
-    return literals + numbers + _ESCAPED_BYTES * signed(columns.stream_len[row]) + 8
+def column(columns: int, which: int, row: int) -> int:
+    """Row `row` of an int64 column."""
+    return signed(load_int64(load_int64(columns + 8 * which) + 8 * row))
+
+
+@inlined
+def literal_length(text: int, k: int) -> int:
+    return signed(load_int64(text + 8 * (_LITERALS + 2 * k + 1)))
+
+
+@compiled("int64(int64, int64, int64)")
+def text_bound(row: int, columns: int, text: int) -> int:
+    """Bytes that the text of this row's forecast can't exceed. `columns` and `text` are descriptors' addresses."""
+    status = signed(load_byte(load_int64(columns + 8 * STATUS_OF) + row))
+    literals = literal_length(text, STATUS + status)
+    for k in range(STATUS):
+        literals += literal_length(text, k)
+    inputs = signed(load_int64(columns + 8 * INPUTS))
+    outputs = signed(load_int64(columns + 8 * OUTPUTS))
+    horizons = signed(load_int64(text + 8 * _N_HORIZONS))
+    numbers = (inputs + outputs) * (FLOAT_BYTES + 1) + horizons * (INTEGER_BYTES + 1) + 3 * INTEGER_BYTES
+    return literals + numbers + _ESCAPED_BYTES * column(columns, STREAM_LEN, row) + 8
 
 
 @inlined
@@ -107,11 +155,11 @@ def copy_span(to: int, at: int, length: int) -> int:
 
 
 @inlined
-def _print_literal(to: int, text: ForecastText, text_at: int, k: int) -> int:
-    return copy_span(to, text_at + text.at[k], text.length[k])
+def _print_literal(to: int, text: int, k: int) -> int:
+    return copy_span(to, load_int64(text + 8 * (_LITERALS + 2 * k)), literal_length(text, k))
 
 
-@compiled
+@compiled("int64(int64, int64, int64)")
 def print_escaped(to: int, at: int, length: int) -> int:
     """The inside of a JSON string, from UTF-8; escapes as orjson does: quotes, backslashes, controls."""
     end = at + length
@@ -141,57 +189,67 @@ def print_escaped(to: int, at: int, length: int) -> int:
     return to
 
 
-@inlined
-def print_forecast(
-    to: int, row: int, columns: ForecastColumns, text: ForecastText, payload_at: int, text_at: int
-) -> tuple[int, bool]:
-    """The text of one row's forecast; returns the address after it and whether all its numbers were finite."""
+@compiled("Tuple((int64, boolean))(int64, int64, int64, int64)")
+def print_forecast(to: int, row: int, columns: int, text: int) -> tuple[int, bool]:
+    """The text of one row's forecast; returns the address after it and whether all its numbers were finite.
+
+    `columns` and `text` are addresses of descriptors.
+    """
     finite = True
-    to = _print_literal(to, text, text_at, STREAM)
-    to = print_escaped(to, payload_at + columns.stream_at[row], columns.stream_len[row])
-    to = _print_literal(to, text, text_at, TS)
-    time = columns.event_time[row]
+    to = _print_literal(to, text, STREAM)
+    stream = load_int64(columns + 8 * PAYLOAD) + column(columns, STREAM_AT, row)
+    to = print_escaped(to, stream, column(columns, STREAM_LEN, row))
+    to = _print_literal(to, text, TS)
+    time = column(columns, EVENT_TIME, row)
     to = print_integer(to, time)
-    to = _print_literal(to, text, text_at, Y)
-    for k in range(columns.x.shape[1]):
-        value = columns.x[row, k]
-        finite &= abs(value) <= _LARGEST_FLOAT64
-        to = print_float64(to, float64_bits(value))
-        store_byte(to, np.uint8(ord(",")))
+    to = _print_literal(to, text, Y)
+    inputs = load_int64(columns + 8 * INPUTS)
+    values = load_int64(columns + 8 * X) + 8 * inputs * row
+    for k in range(inputs):
+        bits = load_word(values + 8 * k)
+        finite &= (bits & _EXPONENT64) != _EXPONENT64
+        to = print_float64(to, bits)
+        store_byte(to, _COMMA)
         to += 1
-    to = _print_literal(to - 1, text, text_at, YHAT)
-    largest = _LARGEST_FLOAT32 if text.single else _LARGEST_FLOAT64
-    for k in range(columns.yhat.shape[1]):
-        value = columns.yhat[row, k]
-        finite &= abs(value) <= largest
-        if text.single:
-            to = print_float32(to, float32_bits(value))
+    to = _print_literal(to - 1, text, YHAT_LIST)
+    outputs = load_int64(columns + 8 * OUTPUTS)
+    values = load_int64(columns + 8 * YHAT) + 8 * outputs * row
+    single = load_int64(text + 8 * _SINGLE) != 0
+    for k in range(outputs):
+        bits = load_word(values + 8 * k)
+        if single:
+            bits = float32_bits(as_real(bits))
+            finite &= (bits & _EXPONENT32) != _EXPONENT32
+            to = print_float32(to, bits)
         else:
-            to = print_float64(to, float64_bits(value))
-        store_byte(to, np.uint8(ord(",")))
+            finite &= (bits & _EXPONENT64) != _EXPONENT64
+            to = print_float64(to, bits)
+        store_byte(to, _COMMA)
         to += 1
-    to = _print_literal(to - 1, text, text_at, TARGET)
-    gap = columns.gap_ms[row]
+    to = _print_literal(to - 1, text, TARGET)
+    gap = column(columns, GAP_MS, row)
     if gap < 0:
         store_word(to, _NULL)
         to += 4
     else:
+        horizons = load_int64(text + 8 * _HORIZONS)
         store_byte(to, np.uint8(ord("[")))
         to += 1
-        for k in range(text.horizons.shape[0]):
-            to = print_integer(to, time + text.horizons[k] * gap)
-            store_byte(to, np.uint8(ord(",")))
+        for k in range(load_int64(text + 8 * _N_HORIZONS)):
+            to = print_integer(to, time + load_int64(horizons + 8 * k) * gap)
+            store_byte(to, _COMMA)
             to += 1
         store_byte(to - 1, np.uint8(ord("]")))
-    to = _print_literal(to, text, text_at, STATUS + columns.status[row])
-    to = print_integer(to, columns.n_seen[row])
-    to = _print_literal(to, text, text_at, SOURCE)
-    to = print_integer(to, columns.offset[row])
-    return _print_literal(to, text, text_at, END), finite
+    status = signed(load_byte(load_int64(columns + 8 * STATUS_OF) + row))
+    to = _print_literal(to, text, STATUS + status)
+    to = print_integer(to, column(columns, N_SEEN, row))
+    to = _print_literal(to, text, SOURCE)
+    to = print_integer(to, column(columns, OFFSET, row))
+    return _print_literal(to, text, END), finite
 
 
-@compiled
-def values_bound(columns: ForecastColumns, text: ForecastText, rows: NDArray[np.int64]) -> int:
+@compiled("int64(int64, int64, int64[::1])")
+def values_bound(columns: int, text: int, rows: Int64s) -> int:
     """Bytes that suffice for `print_values`."""
     total = SLACK
     for i in range(rows.shape[0]):
@@ -199,25 +257,17 @@ def values_bound(columns: ForecastColumns, text: ForecastText, rows: NDArray[np.
     return total
 
 
-@compiled
-def print_values(
-    columns: ForecastColumns,
-    text: ForecastText,
-    rows: NDArray[np.int64],
-    out: NDArray[np.uint8],
-    ends: NDArray[np.int64],
-) -> int:
+@compiled("int64(int64, int64, int64[::1], uint8[::1], int64[::1])")
+def print_values(columns: int, text: int, rows: Int64s, out: Bytes, ends: Int64s) -> int:
     """The texts of `rows` int64 [n], one after the other; text i ends before out[ends[i]].
 
     out uint8 [>= values_bound]. Returns how many held a number that isn't finite, and was printed as null.
     """
-    payload_at = signed(columns.payload.ctypes.data)
-    text_at = signed(text.text.ctypes.data)
     start = signed(out.ctypes.data)
     to = start
     not_finite = 0
     for i in range(rows.shape[0]):
-        to, finite = print_forecast(to, rows[i], columns, text, payload_at, text_at)
-        not_finite += not finite
+        to, finite = print_forecast(to, rows[i], columns, text)
+        not_finite += 0 if finite else 1
         ends[i] = to - start
     return not_finite

@@ -9,13 +9,20 @@ from numpy.typing import NDArray
 
 from streamlstm.kernels.compile import compiled, inlined
 from streamlstm.kernels.forecast_text import (
-    ForecastColumns,
-    ForecastText,
+    EVENT_TIME,
+    HEADERS_AT,
+    HEADERS_LEN,
+    KEY_AT,
+    KEY_LEN,
+    PAYLOAD,
+    REASON,
+    column,
     copy_span,
     print_forecast,
     text_bound,
 )
-from streamlstm.kernels.words import leading_zeros, signed, store_byte
+from streamlstm.kernels.memory import load_int64
+from streamlstm.kernels.words import leading_zeros, load_byte, signed, store_byte
 
 HEADER_BYTES = 61
 """Bytes of a record batch before its records."""
@@ -49,23 +56,25 @@ def _put_varint(to: int, z: np.uint64) -> int:
     return to + 1
 
 
-@compiled
-def records_bound(columns: ForecastColumns, text: ForecastText, start: int, stop: int) -> tuple[int, int]:
+@compiled("UniTuple(int64, 2)(int64, int64, int64, int64)")
+def records_bound(columns: int, text: int, start: int, stop: int) -> tuple[int, int]:
     """Bytes that the records of the rows in [start, stop) can't exceed, all of them together and the largest alone."""
     total = 0
     largest = 0
+    reason = load_int64(columns + 8 * REASON)
     for row in range(start, stop):
-        if columns.reason[row] == 0:
-            size = text_bound(row, columns, text) + columns.key_len[row] + columns.headers_len[row] + _FRAME_BYTES
+        if load_byte(reason + row) == 0:
+            size = text_bound(row, columns, text) + _FRAME_BYTES
+            size += column(columns, KEY_LEN, row) + column(columns, HEADERS_LEN, row)
             total += size
             largest = max(largest, size)
     return total, largest
 
 
-@compiled
+@compiled("void(int64, int64, int64, int64, int64, uint8[::1], int64[::1])")
 def encode_forecasts(
-    columns: ForecastColumns,
-    text: ForecastText,
+    columns: int,
+    text: int,
     start: int,
     stop: int,
     max_bytes: int,
@@ -77,12 +86,13 @@ def encode_forecasts(
     Ends before the first row that would take the batch over `max_bytes`, header included. A record that is larger than
     that by itself is left out, and its row gets the reason too_large.
 
-    out uint8 [>= 61 + min(bound of all rows, max_bytes + bound of the largest) + SLACK], bounds by `records_bound`.
-    Writes result int64 [6]: the row to go on with, the bytes of the batch, its records, their first and their largest
-    timestamp, and how many held a number that isn't finite.
+    `columns` and `text` are addresses of descriptors (forecast_text.py). out uint8 [>= 61 + min(bound of all rows,
+    max_bytes + bound of the largest) + SLACK], bounds by `records_bound`. Writes result int64 [6]: the row to go on
+    with, the bytes of the batch, its records, their first and their largest timestamp, and how many held a number that
+    isn't finite.
     """
-    payload_at = signed(columns.payload.ctypes.data)
-    text_at = signed(text.text.ctypes.data)
+    payload = load_int64(columns + 8 * PAYLOAD)
+    reason = load_int64(columns + 8 * REASON)
     out_at = signed(out.ctypes.data)
     to = out_at + HEADER_BYTES
     count = 0
@@ -95,25 +105,25 @@ def encode_forecasts(
     value_width = 2
     row = start
     while row < stop:
-        if columns.reason[row] != 0:
+        if load_byte(reason + row) != 0:
             row += 1
             continue
-        timestamp = max(columns.event_time[row], 0)  # Kafka has no time before 1970
+        timestamp = max(column(columns, EVENT_TIME, row), 0)  # Kafka has no time before 1970
         first = count == 0
         delta = _zigzag(0 if first else timestamp - base_timestamp)
         order = _zigzag(count)
-        has_key = columns.key_at[row] >= 0
-        key_len = columns.key_len[row] if has_key else 0
-        key_size = _zigzag(key_len if has_key else -1)
-        headers_len = columns.headers_len[row]
+        key_at = column(columns, KEY_AT, row)
+        key_len = column(columns, KEY_LEN, row) if key_at >= 0 else 0
+        key_size = _zigzag(key_len if key_at >= 0 else -1)
+        headers_len = column(columns, HEADERS_LEN, row)
         while True:
             body_at = to + record_width
             store_byte(body_at, np.uint8(0))
             p = _put_varint(body_at + 1, delta)
             p = _put_varint(p, order)
-            value_size_at = copy_span(_put_varint(p, key_size), payload_at + columns.key_at[row], key_len)
+            value_size_at = copy_span(_put_varint(p, key_size), payload + key_at, key_len)
             value_at = value_size_at + value_width
-            value_end, finite = print_forecast(value_at, row, columns, text, payload_at, text_at)
+            value_end, finite = print_forecast(value_at, row, columns, text)
             end = value_end + max(headers_len, 1)
             value_size = _zigzag(value_end - value_at)
             body_size = _zigzag(end - body_at)
@@ -124,19 +134,19 @@ def encode_forecasts(
         if end - out_at > max_bytes:
             if not first:
                 break
-            columns.reason[row] = _TOO_LARGE
+            store_byte(reason + row, _TOO_LARGE)
             row += 1
             continue
         _put_varint(to, body_size)
         _put_varint(value_size_at, value_size)
         if headers_len > 0:
-            copy_span(value_end, payload_at + columns.headers_at[row], headers_len)
+            copy_span(value_end, payload + column(columns, HEADERS_AT, row), headers_len)
         else:
             store_byte(value_end, np.uint8(0))
         to = end
         base_timestamp = timestamp if first else base_timestamp
         max_timestamp = timestamp if first else max(max_timestamp, timestamp)
-        not_finite += not finite
+        not_finite += 0 if finite else 1
         count += 1
         row += 1
     result[NEXT_ROW] = row

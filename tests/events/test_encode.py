@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -333,6 +333,20 @@ def test_a_number_that_is_not_finite_is_a_broken_invariant(encoder: ForecastEnco
         columns.encode(encoder)
     with pytest.raises(InvariantError, match=r"plant\.sensors-3: 1 forecasts"):
         columns.values(encoder)
+
+
+def test_columns_of_another_layout_are_refused(encoder: ForecastEncoder) -> None:
+    columns = Columns([Event(), Event()])
+    good = columns.forecasts
+    with pytest.raises(InvariantError, match=r"yhat: expected a contiguous float64 .* found float32"):
+        replace(good, yhat=good.yhat.astype(np.float32))
+    with pytest.raises(InvariantError, match=r"status: expected a contiguous uint8 column of shape \(2,\)"):
+        replace(good, status=np.zeros(4, np.uint8)[::2])
+    with pytest.raises(InvariantError, match=r"gap_ms: .* found int64 of shape \(1,\)"):
+        replace(good, gap_ms=good.gap_ms[:1])
+    columns.forecasts = replace(good, yhat=np.zeros((2, 3)))
+    with pytest.raises(InvariantError, match=r"expected at least 2 rows of 1; found \(2, 3\)"):
+        columns.encode(encoder)
 
 
 def test_refused_rows_may_hold_anything(encoder: ForecastEncoder) -> None:
