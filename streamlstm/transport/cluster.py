@@ -44,6 +44,9 @@ class Lost:
     why: str
 
 
+DEADLINE_OVER = NotSent("the deadline is over")
+
+
 class CoordinatorKind(IntEnum):
     GROUP = 0
     TRANSACTION = 1
@@ -119,7 +122,7 @@ class Cluster:
     async def _begin(self, node: int, request: Any, deadline: float) -> Any:
         left_ms = (deadline - self.clock()) * 1000
         if left_ms <= 0:
-            return NotSent("the deadline is over")
+            return DEADLINE_OVER
         try:
             connection = self._connections.get_connection(node, timeout_ms=left_ms)
             if not connection.init_future.succeeded():

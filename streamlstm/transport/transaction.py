@@ -25,7 +25,7 @@ from streamlstm.errors import (
     StreamlstmError,
 )
 from streamlstm.transport import requests
-from streamlstm.transport.cluster import Cluster, CoordinatorKind, Lost, NotSent, code_name
+from streamlstm.transport.cluster import DEADLINE_OVER, Cluster, CoordinatorKind, Lost, NotSent, code_name
 from streamlstm.transport.group import Group
 from streamlstm.transport.offsets import Later, ask_committed
 from streamlstm.transport.outcomes import (
@@ -90,6 +90,11 @@ class _Attempt:
     refusal: Refusal | None = None
     refused_index: int = -1
     why: str = ""
+
+    def note(self, step: Step, answer: NotSent | Lost | Later) -> None:
+        """Remember why it does not go on, unless that is only the deadline."""
+        if answer is not DEADLINE_OVER:
+            self.why = f"{step.name}: {answer.why}"
 
     def rewind(self) -> None:
         """Everything is to be sent, in order per partition."""
@@ -253,7 +258,7 @@ class Writer:
 
     def _codes(self, state: State, answer: Any, attempt: _Attempt, codes_of: Any) -> int:
         if isinstance(answer, NotSent | Lost):
-            attempt.why = f"{state.step.name}: {answer.why}"
+            attempt.note(state.step, answer)
             return NOT_SENT if isinstance(answer, NotSent) else LOST
         return _weightiest(state.step, codes_of(answer))
 
@@ -291,7 +296,7 @@ class Writer:
         soon = min(attempt.deadline, self._cluster.deadline(self.settings.request_timeout_ms))
         found = ask_committed(self._cluster, attempt.group.group_id, wanted, soon)
         if isinstance(found, Later):
-            attempt.why = f"VERIFY: {found.why}"
+            attempt.note(Step.VERIFY, found)
             return NOT_SENT
         moved = [each for each in wanted if self._settled.get(each) != attempt.offsets[each]]
         new = [found[each] == attempt.offsets[each] for each in moved]
@@ -313,7 +318,7 @@ class Writer:
         for partition, indexes in attempt.unsent.items():
             leader = self._cluster.leader(*partition)
             if leader is None:
-                attempt.why = f"PRODUCE: partition {partition[1]} of topic {partition[0]!r} has no leader"
+                attempt.note(Step.PRODUCE, NotSent(f"partition {partition[1]} of topic {partition[0]!r} has no leader"))
                 return NOT_SENT
             batch = attempt.batches[indexes[0]]
             requests.stamp(batch, self._known, self._sequences.get(partition, 0))
@@ -330,7 +335,7 @@ class Writer:
     def _taken(self, answer: Any, attempt: _Attempt) -> int:
         """Strike out what one Produce reply says was taken; the weightiest of its codes."""
         if isinstance(answer, NotSent | Lost):
-            attempt.why = f"PRODUCE: {answer.why}"
+            attempt.note(Step.PRODUCE, answer)
             return NOT_SENT if isinstance(answer, NotSent) else LOST
         refusals = requests.produce_refusals(answer)
         for partition, refusal in refusals.items():

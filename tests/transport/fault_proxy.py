@@ -29,6 +29,9 @@ class Api(IntEnum):
     TXN_OFFSET_COMMIT = 28
 
 
+_KNOWN = frozenset(int(api) for api in Api)
+
+
 class Harm(Enum):
     CUT_BEFORE = auto()  # the connection is closed, the broker never sees the request
     CUT_AFTER = auto()  # the broker carries it out, the connection is closed instead of the reply
@@ -113,7 +116,7 @@ class FaultProxy:
 
     def _fault(self, api: int) -> Fault | None:
         with self._lock:
-            if api in Api:
+            if api in _KNOWN:
                 self.seen.append(Api(api))
             for fault in self.faults:
                 if fault.api != api or fault.times == 0:
