@@ -14,17 +14,18 @@ import numpy as np
 
 from streamlstm.errors import ModelFileError
 from streamlstm.model.fields import brief
-from streamlstm.model.hdf5_file import MAX_HDF5_BYTES, Hdf5File
+from streamlstm.model.hdf5_file import read_hdf5
 from streamlstm.model.imported import Imported
 from streamlstm.model.keras_config import KerasLayer, read_chain, read_layer
 from streamlstm.model.keras_weights import KerasWeights, read_weights
-from streamlstm.model.limits import MAX_JSON_BYTES, count_elements
+from streamlstm.model.limits import MAX_JSON_BYTES, MIB, count_elements
 from streamlstm.model.parameters import Float32, Layer, Parameters
 from streamlstm.model.rescaling import Affine, fold
 from streamlstm.model.strict_json import parse_object
 from streamlstm.model.tensors import Tensor, read_exact, read_float32, require_shape
 from streamlstm.model.zip_file import ZipArchive
 
+MAX_ZIPPED_BYTES = 1024 * MIB
 # Layers that do nothing when a model forecasts.
 IDENTITY = frozenset(
     {"Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization"}
@@ -65,24 +66,22 @@ def read_keras_zip(path: Path) -> Imported:
     if "metadata.json" in archive.members:
         metadata = parse_object(archive.read("metadata.json", MAX_JSON_BYTES), f"{where}: metadata.json")
         version = brief(metadata.get("keras_version")).strip("'")
-    content = archive.read("model.weights.h5", MAX_HDF5_BYTES)
-    with Hdf5File(content, f"{where}: model.weights.h5") as file:
-        imported = _assemble(chain, read_weights(file))
-    return _with_origin(imported, "keras zip", version)
+    content = archive.read("model.weights.h5", MAX_ZIPPED_BYTES)
+    weights = read_weights(read_hdf5(content, f"{where}: model.weights.h5"))
+    return _with_origin(_assemble(chain, weights), "keras zip", version)
 
 
 def read_keras_h5(path: Path) -> Imported:
     """A whole-model .h5, or weights alone (Keras 3 .weights.h5, Keras 2 save_weights). Raises ModelFileError."""
     where = str(path)
-    with Hdf5File(path, where) as file:
-        text = file.text("", "model_config")
-        version = file.text("", "keras_version") or "unknown"
-        if text is None:
-            return _with_origin(_weights_only(read_weights(file), file), "keras weights", version)
-        config = parse_object(text.encode(), f"{where}: model_config")
-        chain = read_chain(config, f"{where}: model_config")
-        _require_importable(chain)
-        return _with_origin(_assemble(chain, read_weights(file)), "keras h5", version)
+    file = read_hdf5(path, where)
+    version = file.text("keras_version") or "unknown"
+    text = file.text("model_config")
+    if text is None:
+        return _with_origin(_weights_only(read_weights(file)), "keras weights", version)
+    chain = read_chain(parse_object(text.encode(), f"{where}: model_config"), f"{where}: model_config")
+    _require_importable(chain)
+    return _with_origin(_assemble(chain, read_weights(file)), "keras h5", version)
 
 
 @dataclass
@@ -265,8 +264,8 @@ def _require_units(layer: KerasLayer, units: int) -> None:
         layer.refuse("units", "units against stored weights", str(units), brief(found))
 
 
-def _weights_only(weights: KerasWeights, file: Hdf5File) -> Imported:
-    order = _counted_order(weights) if weights.counted else file.texts("", "layer_names") or []
+def _weights_only(weights: KerasWeights) -> Imported:
+    order = _counted_order(weights) if weights.counted else weights.order
     stack = _Stack([])
     for name in order:
         found = weights.tensors.get(name, {})

@@ -37,7 +37,8 @@ class KerasLayer:
         return value
 
     def refuse(self, option: str, problem: str, expected: str, found: str) -> NoReturn:
-        place = f"{self.where}: layer {self.name[:60]} ({self.class_name[:60]})" + (f": {option}" if option else "")
+        kind = f" ({self.class_name[:60]})" if self.class_name else ""
+        place = f"{self.where}: layer {self.name[:60]}{kind}" + (f": {option}" if option else "")
         raise ModelFileError(place, problem, expected=expected, found=found)
 
 

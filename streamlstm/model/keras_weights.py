@@ -9,12 +9,10 @@ import re
 from dataclasses import dataclass, field
 
 from streamlstm.errors import ModelFileError
-from streamlstm.model.hdf5_file import Hdf5File
+from streamlstm.model.hdf5_file import Hdf5Contents
 from streamlstm.model.keras_config import KerasLayer
 from streamlstm.model.tensors import Tensor
 
-# Groups at the top of a Keras 3 weights file that hold no weights of layers.
-NOT_WEIGHTS = frozenset({"optimizer", "metrics", "compile_metrics", "loss_tracker", "_metrics"})
 _PREFIX = re.compile(r"(layers|_layer_checkpoint_dependencies)/")
 _COUNTED = {
     "LSTM": ("cell/vars/0", "cell/vars/1", "cell/vars/2"),
@@ -67,19 +65,18 @@ class KerasWeights:
                 )
 
 
-def read_weights(file: Hdf5File) -> KerasWeights:
+def read_weights(file: Hdf5Contents) -> KerasWeights:
     """Raises ModelFileError when the file holds no weights of Keras."""
-    if file.has("model_weights"):
-        return _legacy(file, "model_weights")
-    if file.has_attribute("layer_names"):
+    if "model_weights" in file.groups:
+        return _legacy(file, "model_weights/")
+    if "layer_names" in file.texts:
         return _legacy(file, "")
-    tensors, groups = file.walk(skip=NOT_WEIGHTS)
     weights = KerasWeights(file.where, True, [])
-    for path in groups:
+    for path in file.groups:
         layer = _PREFIX.sub("", path).split("/")[0]
         if _PREFIX.match(path) and layer not in weights.order:
             weights.order.append(layer)
-    for path, tensor in tensors.items():
+    for path, tensor in file.tensors.items():
         if not _PREFIX.match(path):
             raise ModelFileError(tensor.where, "a tensor of no layer", expected="layers/...", found=str(tensor.shape))
         layer, _, name = _PREFIX.sub("", path).partition("/")
@@ -89,12 +86,13 @@ def read_weights(file: Hdf5File) -> KerasWeights:
     return weights
 
 
-def _legacy(file: Hdf5File, root: str) -> KerasWeights:
-    tensors, _ = file.walk(root)
-    weights = KerasWeights(file.where, False, [])
-    for path, tensor in tensors.items():
-        layer, _, name = path.partition("/")
-        name = name.rpartition("/")[2].removesuffix(":0")
+def _legacy(file: Hdf5Contents, root: str) -> KerasWeights:
+    weights = KerasWeights(file.where, False, file.texts.get("layer_names", []))
+    for path, tensor in file.tensors.items():
+        if not path.startswith(root):
+            raise ModelFileError(tensor.where, "a tensor of no layer", expected=f"{root}...", found=str(tensor.shape))
+        layer, _, rest = path.removeprefix(root).partition("/")
+        name = rest.rpartition("/")[2].removesuffix(":0")
         found = weights.tensors.setdefault(layer, {})
         if name in found:
             raise ModelFileError(

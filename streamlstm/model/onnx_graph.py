@@ -169,7 +169,8 @@ def read_tensor(tensor: Any, where: str) -> NDArray[Any]:
     array = np.frombuffer(tensor.raw_data, raw_type) if tensor.raw_data else _typed(tensor, field, raw_type)
     if tensor.data_type == _BFLOAT16:
         array = (array.astype(np.uint32) << 16).view(np.float32)
-    wide: NDArray[Any] = array.astype(np.float64 if tensor.data_type in _FLOATS else np.int64).reshape(shape)
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        wide: NDArray[Any] = array.astype(np.float64 if tensor.data_type in _FLOATS else np.int64).reshape(shape)
     if not np.isfinite(wide).all():
         raise ModelFileError(where, "a weight that isn't finite", expected="finite numbers", found="NaN or infinity")
     return wide

@@ -44,20 +44,21 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises ModelFileError unless the tensors tile the data section exactly, without gap or overlap.
     """
-    size = require_file(path)
-    where = str(path)
+    require_file(path)
     with path.open("rb") as file:
-        prefix = file.read(8)
-        length = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or length > min(MAX_JSON_BYTES, size - 8):
-            raise ModelFileError(
-                f"{where}: header length",
-                "the header does not fit the file",
-                expected=f"at most {min(MAX_JSON_BYTES, max(size - 8, 0))} bytes",
-                found=f"{length} bytes",
-            )
-        header = parse_object(file.read(length), f"{where}: header")
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return parse_safetensors(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), str(path))
+
+
+def parse_safetensors(content: bytes | mmap.mmap, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The same for a container in memory."""
+    size = len(content)
+    length = int.from_bytes(content[:8], "little")
+    most = min(MAX_JSON_BYTES, max(size - 8, 0))
+    if size < 8 or length > most:
+        problem = "the header does not fit the file"
+        expected, found = f"at most {most} bytes", f"{length} bytes"
+        raise ModelFileError(f"{where}: header length", problem, expected=expected, found=found)
+    header = parse_object(content[8 : 8 + length], f"{where}: header")
     metadata = _metadata(header.pop("__metadata__", None), where)
     if len(header) > MAX_TENSORS:
         raise ModelFileError(
@@ -80,7 +81,7 @@ def _metadata(entry: object, where: str) -> dict[str, str]:
 
 
 def _tensor(
-    name: str, entry: object, content: mmap.mmap, base: int, where: str, spans: list[tuple[int, int, str]]
+    name: str, entry: object, content: bytes | mmap.mmap, base: int, where: str, spans: list[tuple[int, int, str]]
 ) -> Tensor:
     place = f"{where}: {name[:200]}"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
@@ -106,7 +107,7 @@ def _tensor(
     return Tensor(place, shape, our_name, partial(_read, content, base + start, storage, shape))
 
 
-def _read(content: mmap.mmap, start: int, storage: str, shape: tuple[int, ...]) -> NDArray[Any]:
+def _read(content: bytes | mmap.mmap, start: int, storage: str, shape: tuple[int, ...]) -> NDArray[Any]:
     count = int(np.prod(shape, dtype=np.int64))
     return np.frombuffer(content, storage, count, start).reshape(shape).astype(np.dtype(storage).newbyteorder("="))
 
