@@ -12,12 +12,11 @@ from streamlstm.kernels import text
 
 @dataclass(frozen=True, slots=True)
 class FieldTree:
-    """`nodes` int64[n, text.NODE_COLUMNS], node 0 being the root; `names` their UTF-8, padded; `table` int64: per node
-    with children a part with open addressing that holds them, -1 where free."""
+    """`words` int64: `n_nodes` rows of text.NODE_COLUMNS, node 0 being the root; then for each node a hash table of its
+    children with open addressing, -1 where free; then the names in UTF-8, padded."""
 
-    nodes: NDArray[np.int64]
-    names: NDArray[np.uint8]
-    table: NDArray[np.int64]
+    n_nodes: int
+    words: NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -69,36 +68,30 @@ def _add_child(nodes: list[_Node], parent: int, name: str, role: int, rank: int)
 
 def _pack(nodes: list[_Node]) -> FieldTree:
     texts = [node.name.encode() for node in nodes]
-    ends = np.cumsum([len(one) for one in texts])
-    names = np.frombuffer(b"".join(texts) + bytes(PADDING), np.uint8)
+    name_at = np.cumsum([0, *map(len, texts)])
+    names = np.frombuffer(b"".join(texts) + bytes(PADDING + -int(name_at[-1]) % 8), np.uint8)
+    hashed = [text.name_words(names.ctypes.data + int(at), len(one)) for at, one in zip(name_at, texts, strict=False)]
+    tables = [_hash_table([(child, int(hashed[child][1])) for child in node.children.values()]) for node in nodes]
+    table_at = len(nodes) * text.NODE_COLUMNS + np.cumsum([0, *map(len, tables)])
     packed = np.zeros((len(nodes), text.NODE_COLUMNS), np.int64)
-    hashes = []
-    for i, node in enumerate(nodes):
-        at = int(ends[i]) - len(texts[i])
-        word, mixed = text.name_words(names.ctypes.data + at, len(texts[i]))
-        hashes.append(int(mixed))
-        packed[i, text.FIRST_WORD] = np.uint64(word).view(np.int64)
-        packed[i, text.LENGTH] = len(texts[i])
-        packed[i, text.NAME_AT] = at
-        packed[i, text.ROLE] = node.role
-        packed[i, text.RANK] = node.rank
-        packed[i, text.PARENT] = node.parent
-    table: list[int] = []
-    for i, node in enumerate(nodes):
-        part = _hash_part(list(node.children.values()), hashes)
-        packed[i, text.TABLE_AT] = len(table)
-        packed[i, text.TABLE_MASK] = len(part) - 1
-        table += part
-    return FieldTree(packed, names, np.array(table, np.int64))
+    packed[:, text.FIRST_WORD] = np.array([word for word, _ in hashed], np.uint64).view(np.int64)
+    packed[:, text.LENGTH] = [len(one) for one in texts]
+    packed[:, text.NAME_AT] = name_at[:-1] + 8 * table_at[-1]
+    packed[:, text.ROLE] = [node.role for node in nodes]
+    packed[:, text.RANK] = [node.rank for node in nodes]
+    packed[:, text.TABLE_AT] = 8 * table_at[:-1]
+    packed[:, text.TABLE_MASK] = [len(table) - 1 for table in tables]
+    packed[:, text.PARENT] = [node.parent for node in nodes]
+    return FieldTree(len(nodes), np.concatenate([packed.ravel(), *tables, names.view(np.int64)]))
 
 
-def _hash_part(children: list[int], hashes: list[int]) -> list[int]:
-    """An open-addressing table, at most a quarter full, so that a search always ends."""
+def _hash_table(children: list[tuple[int, int]]) -> NDArray[np.int64]:
+    """Nodes by their hashes in a table of a power of two slots, at most a quarter full: a search always ends."""
     size = 1 << (4 * len(children)).bit_length()
-    part = [-1] * size
-    for child in children:
-        slot = hashes[child] & (size - 1)
-        while part[slot] != -1:
+    table = np.full(size, -1, np.int64)
+    for child, mixed in children:
+        slot = mixed & (size - 1)
+        while table[slot] != -1:
             slot = (slot + 1) & (size - 1)
-        part[slot] = child
-    return part
+        table[slot] = child
+    return table

@@ -71,7 +71,7 @@ def compiled(function: Any) -> Any:
 
 
 def _compiled(function: Any, signature: str | None) -> Any:
-    dispatcher: Any = numba.njit(nogil=True, error_model="numpy", fastmath=False)(function)
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy", fastmath=False, forceinline=False)(function)
     if _config.DISABLE_JIT:
         return dispatcher
     if function.__module__.startswith("streamlstm.kernels."):
@@ -83,6 +83,12 @@ def _compiled(function: Any, signature: str | None) -> Any:
 def inlined(function: Function) -> Function:
     """For small pieces of kernels: the body is copied into each compiled caller. Never called from Python."""
     copied: Any = numba.njit(inline="always", nogil=True, error_model="numpy", fastmath=False)
+    return copied(function)  # type: ignore[no-any-return]
+
+
+def embedded(function: Function) -> Function:
+    """As `inlined`, but copied by LLVM after type inference: less to compile when there are many callers or returns."""
+    copied: Any = numba.njit(forceinline=True, nogil=True, error_model="numpy", fastmath=False)
     return copied(function)  # type: ignore[no-any-return]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numba import float64, int64, uint64
 from numpy.typing import NDArray
 
-from streamlstm.kernels.compile import compiled
+from streamlstm.kernels.compile import compiled, embedded
 from streamlstm.kernels.words import as_real, leading_zeros, load_byte, load_word, multiply_high, trailing_zeros
 
 MOST_DIGITS = 19
@@ -46,7 +46,7 @@ def _powers_of_five() -> NDArray[np.uint64]:
 _FIVES = _powers_of_five()
 
 
-@compiled
+@embedded
 def digits_at(p: int) -> tuple[int, int]:
     """Up to 8 decimal digits at p at once: their value (uint64) and how many there are.
 
@@ -65,7 +65,7 @@ def digits_at(p: int) -> tuple[int, int]:
     return (low + high) >> uint64(32), count
 
 
-@compiled
+@embedded
 def digit_run(p: int, end: int, mantissa: int) -> tuple[int, int]:
     """All digits from p on, appended to the uint64 `mantissa` (modulo 2**64), and where they end."""
     while p < end:
@@ -77,7 +77,7 @@ def digit_run(p: int, end: int, mantissa: int) -> tuple[int, int]:
     return mantissa, p
 
 
-@compiled
+@embedded
 def number_parts(p: int, end: int) -> tuple[int, bool, int, int, int, int]:
     """The JSON number (RFC 8259, section 6) at p: its end, sign, mantissa, digits, digits behind the point, exponent.
 
@@ -110,7 +110,7 @@ def number_parts(p: int, end: int) -> tuple[int, bool, int, int, int, int]:
     return p, negative, mantissa, digits + behind, behind, exponent
 
 
-@compiled
+@embedded
 def nearest(mantissa: int, power: int, negative: bool) -> float:
     """The float64 nearest to mantissa * 10**power, ties to even; UNREADABLE beyond the range of normal numbers.
 

@@ -6,7 +6,7 @@ walk return where they end, or 0 when the text isn't as they want it.
 
 from numba import uint64
 
-from streamlstm.kernels.compile import compiled
+from streamlstm.kernels.compile import compiled, embedded
 from streamlstm.kernels.words import load_byte, load_word, string_stops, trailing_zeros
 
 QUOTE, BACKSLASH, SPACE = (ord(character) for character in '"\\ ')
@@ -15,7 +15,7 @@ _SLASH, _B, _F, _N, _R, _T, _U = (ord(character) for character in "/bfnrtu")
 _HIGH_BITS = uint64(0x8080808080808080)
 
 
-@compiled
+@embedded
 def skip_space(p: int, end: int) -> int:
     """The first address from p on, `end` at most, that holds no JSON white space."""
     while p < end:
@@ -26,9 +26,18 @@ def skip_space(p: int, end: int) -> int:
     return p
 
 
-@compiled
+@embedded
 def string_end(p: int, end: int, escapes: bool) -> int:
     """The closing quote of the string whose first byte is at p; 0 when it is invalid or has unwanted `escapes`."""
+    stops = string_stops(p)
+    close = p + trailing_zeros(stops)
+    if stops != uint64(0) and close < end and load_byte(close) == QUOTE:
+        return close  # type: ignore[no-any-return]
+    return _string_end(p, end, escapes)
+
+
+@compiled
+def _string_end(p: int, end: int, escapes: bool) -> int:
     while p < end:
         stops = string_stops(p)
         if stops == uint64(0):

@@ -14,20 +14,20 @@ import numpy as np
 from numba import int64, uint64
 from numpy.typing import NDArray
 
-from streamlstm.kernels.compile import compiled
+from streamlstm.kernels.compile import compiled, embedded
 from streamlstm.kernels.number import MOST_DIGITS, nearest, number_parts
 from streamlstm.kernels.strings import QUOTE, is_utf8, skip_space, string_end
 from streamlstm.kernels.time_text import read_date_time, read_epoch
-from streamlstm.kernels.words import load_byte, load_word
+from streamlstm.kernels.words import load_byte, load_word, store_real, store_word
 
 # columns of the tree's nodes
 FIRST_WORD = 0  # of the name: its first 8 bytes, zeros behind a shorter one
 LENGTH = 1  # of the name in bytes
-NAME_AT = 2  # in the array of names
+NAME_AT = 2  # in bytes from the tree's first
 ROLE = 3
 RANK = 4  # lower ones go before higher ones of the same role; an input's is its index
-TABLE_AT = 5  # of the node's children in the hash table
-TABLE_MASK = 6  # slots of its part of the table, a power of two, less one
+TABLE_AT = 5  # of the node's children, in bytes from the tree's first
+TABLE_MASK = 6  # slots of that table, a power of two, less one
 PARENT = 7
 NODE_COLUMNS = 8
 
@@ -57,7 +57,7 @@ _MIX_LENGTH, _MIX_LAST, _MIX = uint64(0x9E3779B97F4A7C15), uint64(0xD6E8FEB86659
 # ----------------------------------------------------------------------------------------------------- names and values
 
 
-@compiled
+@embedded
 def name_words(at: int, length: int) -> tuple[int, int]:
     """The first 8 bytes of the name at address `at`, zeros behind a shorter one; and a hash of it."""
     word = load_word(at)
@@ -70,27 +70,32 @@ def name_words(at: int, length: int) -> tuple[int, int]:
     return word, mixed >> uint64(32)
 
 
-@compiled
-def _find_child(node: int, at: int, length: int, nodes: NDArray[np.int64], names: int, table: NDArray[np.int64]) -> int:
+@embedded
+def _of_node(tree: int, node: int, column: int) -> int:
+    return int64(load_word(tree + 8 * (NODE_COLUMNS * node + column)))  # type: ignore[no-any-return]
+
+
+@embedded
+def _find_child(tree: int, node: int, at: int, length: int) -> int:
     """The child of `node` whose name is the `length` bytes at `at`, or _NO_CHILD."""
     word, mixed = name_words(at, length)
-    first, mask = nodes[node, TABLE_AT], nodes[node, TABLE_MASK]
+    table, mask = tree + _of_node(tree, node, TABLE_AT), _of_node(tree, node, TABLE_MASK)
     slot = int64(mixed) & mask
     while True:
-        child = table[first + slot]
+        child = int64(load_word(table + 8 * slot))
         if child == _NO_CHILD:
             return _NO_CHILD
-        if uint64(nodes[child, FIRST_WORD]) == word and nodes[child, LENGTH] == length:
-            name = names + nodes[child, NAME_AT]
+        if _of_node(tree, child, FIRST_WORD) == int64(word) and _of_node(tree, child, LENGTH) == length:
+            name = tree + _of_node(tree, child, NAME_AT)
             i = 8
             while i < length and load_byte(name + i) == load_byte(at + i):
                 i += 1
             if i >= length:
-                return child
+                return child  # type: ignore[no-any-return]
         slot = (slot + 1) & mask
 
 
-@compiled
+@embedded
 def _read_name(p: int, end: int, escapes: bool) -> tuple[int, int, int]:
     """The member of an object at p: where its name begins, its length, and where its value begins; 0 if it isn't so."""
     p = skip_space(p, end)
@@ -175,63 +180,53 @@ def _skip_value(p: int, end: int) -> int:
 # --------------------------------------------------------------------------------------------------------------- inputs
 
 
-@compiled
-def _read_number(p: int, end: int) -> tuple[int, float]:
-    """The float64 nearest to the JSON number at p, and where it ends; 0 there to hand on."""
+@embedded
+def _read_number(p: int, end: int, x: int) -> int:
+    """Put the float64 nearest to the JSON number at p to address x; where the number ends, or 0 to hand on."""
     p, negative, mantissa, digits, behind, exponent = number_parts(p, end)
     if p == 0 or digits > MOST_DIGITS:
-        return 0, 0.0
+        return 0
     if negative and mantissa == uint64(0):  # integer -0 is 0, other forms are -0.0: rare enough to hand on
-        return 0, 0.0
+        return 0
     real = nearest(mantissa, exponent - behind, negative)
-    return p if np.isfinite(real) else 0, real
+    store_real(x, real)
+    return p if np.isfinite(real) else 0
 
 
 @compiled
-def _read_array(p: int, end: int, x: NDArray[np.float64]) -> int:
-    """Fill x (I inputs) from the array of as many numbers at p, behind its opening bracket; returns its end or 0."""
-    last = len(x) - 1
-    for i in range(len(x)):
+def _read_array(p: int, end: int, x: int, inputs: int) -> int:
+    """Fill the `inputs` float64 at x from the array of as many numbers at p, behind its bracket; its end or 0."""
+    for i in range(inputs):
         p = skip_space(p, end)
         if p >= end:
             return 0
-        p, x[i] = _read_number(p, end)
+        p = _read_number(p, end, x + 8 * i)
         if p == 0:
             return 0
         p = skip_space(p, end)
-        if p >= end or load_byte(p) != (_COMMA if i < last else _CLOSE_ARRAY):
+        if p >= end or load_byte(p) != (_COMMA if i + 1 < inputs else _CLOSE_ARRAY):
             return 0
         p += 1
     return p
 
 
 @compiled
-def _read_by_name(
-    p: int,
-    end: int,
-    x: NDArray[np.float64],
-    node: int,
-    row: int,
-    nodes: NDArray[np.int64],
-    names: int,
-    table: NDArray[np.int64],
-    seen: NDArray[np.int64],
-) -> int:
-    """Fill x (I inputs) from the object at p, behind its opening brace, which has each input once; its end or 0."""
+def _read_by_name(p: int, end: int, x: int, inputs: int, tree: int, node: int, seen: int, mark: int) -> int:
+    """Fill the `inputs` float64 at x from the object at p, behind its brace, that has each once; its end or 0."""
     found = 0
     while True:
         name, length, p = _read_name(p, end, False)
         if p == 0:
             return 0
-        child = _find_child(node, name, length, nodes, names, table)
+        child = _find_child(tree, node, name, length)
         if child == _NO_CHILD:
             p = _skip_value(p, end)
-        elif seen[child] == row:
+        elif load_word(seen + 8 * child) == uint64(mark):
             return 0
         else:
-            seen[child] = row
+            store_word(seen + 8 * child, uint64(mark))
             found += 1
-            p, x[nodes[child, RANK]] = _read_number(p, end)
+            p = _read_number(p, end, x + 8 * _of_node(tree, child, RANK))
         if p == 0:
             return 0
         p = skip_space(p, end)
@@ -240,7 +235,7 @@ def _read_by_name(
         byte = load_byte(p)
         p += 1
         if byte == _CLOSE_OBJECT:
-            return p if found == len(x) else 0
+            return p if found == inputs else 0
         if byte != _COMMA:
             return 0
 
@@ -248,7 +243,7 @@ def _read_by_name(
 # --------------------------------------------------------------------------------------------------------------- events
 
 
-@compiled
+@embedded
 def _read_stream(p: int, end: int) -> tuple[int, int, int]:
     """The string or integer at p as a stream id: where the value ends (0: hand on), where the id begins, its length."""
     if load_byte(p) == QUOTE:
@@ -260,23 +255,15 @@ def _read_stream(p: int, end: int) -> tuple[int, int, int]:
     return close if plain else 0, p, length
 
 
-@compiled
+@embedded
 def _scan_event(
-    p: int,
-    end: int,
-    mark: int,
-    decimals: int,
-    nodes: NDArray[np.int64],
-    names: int,
-    table: NDArray[np.int64],
-    seen: NDArray[np.int64],
-    x: NDArray[np.float64],
+    p: int, end: int, x: int, inputs: int, tree: int, seen: int, mark: int, decimals: int
 ) -> tuple[bool, int, int, bool, int]:
     """Read the event at p: whether it was read to its end, inputs included; address (0: none) and length of the stream
-    id; whether there was a time, and the time.
+    id; whether there was a time, and the time. The inputs are put to x.
 
-    Of the fields of one role the one with the lowest rank counts, wherever it stands. `seen` holds `mark` for the names
-    that occurred.
+    Of the fields of one role the one with the lowest rank counts, wherever it stands. `seen` is the address of an int64
+    for each node, which holds `mark` when its name has occurred.
     """
     stream, stream_length, stream_rank = 0, 0, _UNSEEN
     time, time_rank, x_rank = 0, _UNSEEN, _UNSEEN
@@ -294,21 +281,21 @@ def _scan_event(
             name, length, p = _read_name(p, end, False)
             if p == 0:
                 return hand_on
-            child = _find_child(node, name, length, nodes, names, table)
+            child = _find_child(tree, node, name, length)
             byte = load_byte(p)
             role, rank = INNER, _UNSEEN
             if child != _NO_CHILD:
-                if seen[child] == mark:
+                if load_word(seen + 8 * child) == uint64(mark):
                     return hand_on
-                seen[child] = mark
-                role, rank = nodes[child, ROLE], nodes[child, RANK]
+                store_word(seen + 8 * child, uint64(mark))
+                role, rank = _of_node(tree, child, ROLE), _of_node(tree, child, RANK)
             opened = role == INNER and child != _NO_CHILD and byte == _OPEN_OBJECT
             if opened:
                 node, p = child, p + 1
                 continue
             if role == VALUE and rank < x_rank:
                 x_rank = rank
-                p, x[0] = _read_number(p, end)
+                p = _read_number(p, end, x)
             elif role == TIME and rank < time_rank:
                 time_rank = rank
                 p, time = read_date_time(p + 1, end) if byte == QUOTE else read_epoch(p, end, decimals)
@@ -318,9 +305,9 @@ def _scan_event(
             elif role == VALUES and rank < x_rank:
                 x_rank = rank
                 if byte == _OPEN_ARRAY:
-                    p = _read_array(p + 1, end, x)
+                    p = _read_array(p + 1, end, x, inputs)
                 elif byte == _OPEN_OBJECT:
-                    p = _read_by_name(p + 1, end, x, child, mark, nodes, names, table, seen)
+                    p = _read_by_name(p + 1, end, x, inputs, tree, child, seen, mark)
                 else:
                     p = 0
             elif role == HAND_ON:
@@ -342,13 +329,12 @@ def _scan_event(
             if node == 0:
                 whole = skip_space(p, end) == end and x_rank != _UNSEEN
                 return whole, stream, stream_length, time_rank != _UNSEEN, time
-            node = nodes[node, PARENT]
+            node = _of_node(tree, node, PARENT)
 
 
 @compiled(
     "int64(uint8[::1], int64, int64, int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64, int64, int64,"
-    " int64, int64[:, ::1], uint8[::1], int64[::1], int64[::1], int64[::1], int64[::1], float64[:, ::1], uint8[::1],"
-    " int64[::1])"
+    " int64, int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], float64[:, ::1], uint8[::1], int64[::1])"
 )
 def scan_events(
     payload: NDArray[np.uint8],
@@ -363,9 +349,8 @@ def scan_events(
     stream_source: int,
     earliest: int,
     latest: int,
-    nodes: NDArray[np.int64],
-    names: NDArray[np.uint8],
-    table: NDArray[np.int64],
+    tree: NDArray[np.int64],
+    seen: NDArray[np.int64],
     stream_at: NDArray[np.int64],
     stream_len: NDArray[np.int64],
     event_time: NDArray[np.int64],
@@ -377,12 +362,14 @@ def scan_events(
 
     Rows for the slower reader are listed in `handed_on` (room for stop - start); returns how many they are. Their
     columns mean nothing yet. `payload` has 64 bytes behind the last span (streamlstm.events.batch.PADDING). One second
-    is 10**decimals of the unit of numeric times; times outside [earliest, latest] are handed on.
+    is 10**decimals of the unit of numeric times; times outside [earliest, latest] are handed on. `seen` holds a zero
+    for each node of `tree`, and is used up.
     """
     base = int64(payload.ctypes.data)
-    names_at = int64(names.ctypes.data)
     within = len(payload) - 64
-    seen = np.zeros(len(nodes), np.int64)
+    inputs, x_at = x.shape[1], int64(x.ctypes.data)
+    tree_at = int64(tree.ctypes.data)
+    seen_at = int64(seen.ctypes.data)
     count = 0
     for row in range(start, stop):
         if reason[row] != 0:
@@ -392,7 +379,7 @@ def scan_events(
         if good:
             p = base + at
             good, stream, length, timed, time = _scan_event(
-                p, p + size, row + 1, decimals, nodes, names_at, table, seen, x[row]
+                p, p + size, x_at + 8 * inputs * row, inputs, tree_at, seen_at, row + 1, decimals
             )
         if good and stream == 0:
             at, length = key_at[row], key_len[row]

@@ -6,7 +6,7 @@ was read is 0 where a slower reader has to decide.
 
 from numba import int64, uint64
 
-from streamlstm.kernels.compile import compiled
+from streamlstm.kernels.compile import compiled, embedded
 from streamlstm.kernels.number import MOST_DIGITS, POWERS_OF_TEN, digit_run, number_parts
 from streamlstm.kernels.strings import QUOTE, SPACE
 from streamlstm.kernels.words import load_byte
@@ -17,7 +17,7 @@ _FIRST_YEAR, _LAST_YEAR = 1900, 2200  # the calendar's formula below wants the y
 _NO_PAIR = -(10**6)
 
 
-@compiled
+@embedded
 def read_epoch(p: int, end: int, decimals: int) -> tuple[int, int]:
     """The number at p as epoch ms, where one second is 10**decimals of its unit, and where it ends."""
     p, negative, mantissa, digits, behind, exponent = number_parts(p, end)

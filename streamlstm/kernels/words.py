@@ -154,6 +154,17 @@ def load_real(typingctx: Any, address: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def store_real(typingctx: Any, address: Any, content: Any) -> Any:
+    """store_real(address int64, content float64); any alignment"""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[1], _pointer(builder, arguments[0], ir.DoubleType()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def as_real(typingctx: Any, word: Any) -> Any:
     """as_real(word uint64) -> the float64 of these bits"""
 
