@@ -68,17 +68,15 @@ def read_lines(file: BinaryIO, head: bytes = b"", chunk_bytes: int = CHUNK_BYTES
 
     Yields what has arrived rather than wait for a full block, so that a live pipe is served as it flows.
     """
-    rest = head
-    while True:
-        block = _read_some(file, chunk_bytes)
-        if not block:
-            break
+    rest, block = b"", head or _read_some(file, chunk_bytes)
+    while block:
         cut = block.rfind(b"\n") + 1
         if cut:
             yield rest + block[:cut]
             rest = block[cut:]
         else:
             rest += block
+        block = _read_some(file, chunk_bytes)
     if rest:
         yield rest + b"\n"
 
@@ -116,8 +114,9 @@ def csv_columns(header: Sequence[str], inputs: Sequence[str], where: str) -> Csv
     if stream is None and others and len(inputs) == 1 and (time is not None or len(others) > 1):
         return CsvColumns(time, None, others, wide=True)
     raise BadDataError(
-        f"{where}: header: expected a time column ({', '.join(TIME_COLUMNS)}), a stream column ({', '.join(STREAM_COLUMNS)}) "
-        f"and the model's inputs ({', '.join(inputs)}), or one column per series; found {', '.join(names)}"
+        f"{where}: header: expected a time column ({', '.join(TIME_COLUMNS)}), a stream column "
+        f"({', '.join(STREAM_COLUMNS)}) and the model's inputs ({', '.join(inputs)}), or one column per series; "
+        f"found {', '.join(names)}"
     )
 
 
