@@ -161,7 +161,7 @@ def _layers(parameters: Parameters) -> list[packing.LayerWeights]:
 def _allocate_rows(rows: int, row_bytes: int) -> NDArray[np.uint8]:
     """uint8 [rows, row_bytes], zero, on a page boundary, resident as it is touched; huge pages when it fills some."""
     size = rows * row_bytes
-    memory = mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory gets no huge pages
     if size >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8).reshape(rows, row_bytes)

@@ -1,8 +1,10 @@
 """CpuBackend against the float64 oracle, and against itself: the bits of a stream are its own."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -252,3 +254,17 @@ def test_memory_is_known_before_it_is_taken() -> None:
     assert sum(memory.nbytes for memory in backend._scratch) + parts == memory_bytes(
         backend.layout, 1000, 1, backend._capacity
     )
+
+
+def test_a_large_arena_asks_for_huge_pages() -> None:
+    p = random_parameters(np.random.default_rng(8), 1, (50,), 1)
+    backend = CpuBackend(p, row_layout(p), 40_000)
+    flags: list[str] = []
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match("[0-9a-f]+-[0-9a-f]+ ", line):
+            start, end = (int(bound, 16) for bound in line.split()[0].split("-"))
+            here = start <= backend.arena.ctypes.data < end
+        elif line.startswith("VmFlags:") and here:
+            flags = line.split()
+    assert "hg" in flags  # MADV_HUGEPAGE
+    assert "sh" not in flags  # a shared mapping would be given none
