@@ -22,6 +22,8 @@ from streamlstm.errors import (
     UsageError,
 )
 
+PROGRAM = "streamlstm"
+COMPLETION = "_STREAMLSTM_COMPLETE"
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
@@ -30,7 +32,7 @@ BROKEN_PIPE = 141
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
 )
-@click.version_option(__version__, prog_name="streamlstm", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 def commands() -> None:
     """Forecasts millions of keyed time series from Kafka, one LSTM step per event.
 
@@ -45,14 +47,20 @@ for command in (init, check, run, import_, show, forecast, size):
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script: run a command and leave with its exit code."""
+    if COMPLETION in os.environ:
+        commands.main(prog_name=PROGRAM)  # the shell asks what could come next
     sys.exit(outcome(arguments))
 
 
 def outcome(arguments: list[str] | None = None) -> int:
     """Run a command; its exit code. Whatever it raises has been reported on standard error."""
     try:
-        returned = commands.main(args=arguments, prog_name="streamlstm", standalone_mode=False)
+        # Not commands.main(): it has endings of its own for an interrupt and for a reader that has left.
+        with commands.make_context(PROGRAM, sys.argv[1:] if arguments is None else list(arguments)) as context:
+            returned = commands.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help(), err=True)
         return UsageError.exit_code
@@ -62,9 +70,7 @@ def outcome(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has left, as `| head` does; without this the interpreter would complain at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return _reader_has_left()
     except InvariantError as error:
         return _unexpected(error)
     except StreamlstmError as error:
@@ -74,6 +80,12 @@ def outcome(arguments: list[str] | None = None) -> int:
     except Exception as error:
         return _unexpected(error)
     return returned if isinstance(returned, int) else 0
+
+
+def _reader_has_left() -> int:
+    """As `| head` does. Without this the interpreter would complain when it flushes at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
 
 
 def _about_a_file(error: OSError) -> StreamlstmError:

@@ -100,7 +100,7 @@ def import_(
 @click.command()
 @click.argument("model_file", metavar="MODEL", type=click.Path(path_type=Path))
 def show(model_file: Path) -> None:
-    """Say what a model file holds: sizes, window, inputs, scaling, origin."""
+    """Say what a model file holds."""
     from streamlstm.model.describing import describe
     from streamlstm.model.model_file import load
 
