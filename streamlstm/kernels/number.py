@@ -81,8 +81,9 @@ def digit_run(p: int, end: int, mantissa: int) -> tuple[int, int]:
 def number_parts(p: int, end: int) -> tuple[int, bool, int, int, int, int]:
     """The JSON number (RFC 8259, section 6) at p: its end, sign, mantissa, digits, digits behind the point, exponent.
 
-    Its value is mantissa * 10**(exponent - behind), if `digits` is at most MOST_DIGITS. The end is 0 when it is none,
-    or has an exponent of four digits. One that reaches `end` is none: something has to close the object around it.
+    Its value is mantissa * 10**(exponent - behind), if `digits` is at most MOST_DIGITS; of more, zeros in front don't
+    count. The end is 0 when it is none, or has an exponent of four digits. One that reaches `end` is none: something
+    has to close the object around it.
     """
     negative = load_byte(p) == _MINUS
     if negative:
@@ -99,6 +100,8 @@ def number_parts(p: int, end: int) -> tuple[int, bool, int, int, int, int]:
         behind = p - point
         if behind <= 0 or p >= end:
             return 0, False, uint64(0), 0, 0, 0
+        if digits + behind > MOST_DIGITS and load_byte(first) == _ZERO:
+            digits = -_zeros(point, p)
     exponent = 0
     if (load_byte(p) | _LOWER_CASE) == _SMALL_E:
         sign = int64(load_byte(p + 1))
@@ -108,6 +111,15 @@ def number_parts(p: int, end: int) -> tuple[int, bool, int, int, int, int]:
             return 0, False, uint64(0), 0, 0, 0
         exponent = -int64(power) if sign == _MINUS else int64(power)
     return p, negative, mantissa, digits + behind, behind, exponent
+
+
+@compiled
+def _zeros(p: int, end: int) -> int:
+    """How many zeros stand from p on, before `end`."""
+    first = p
+    while p < end and load_byte(p) == _ZERO:
+        p += 1
+    return p - first
 
 
 @embedded

@@ -144,7 +144,7 @@ def _time(root: dict[str, Any], value: bytes, fields: FieldPaths) -> int | None:
     if isinstance(found[0], bool) or not isinstance(found[0], str | int | float):
         raise Refused(Reason.WRONG_TYPE)
     if isinstance(found[0], str):
-        milliseconds = _date_time(found[0])
+        milliseconds = date_time(found[0])
     else:
         texts = json.loads(value, parse_int=_Text, parse_float=_Text)
         digits = next(one for path in fields.time for one in _at(texts, path) if one is not None)
@@ -171,7 +171,7 @@ def number_time(digits: str, unit: str) -> int | None:
     return floor(Fraction(digits) * MILLISECONDS[unit])
 
 
-def _date_time(text: str) -> int | None:
+def date_time(text: str) -> int | None:
     """By taking the text apart with the standard library where it is willing to, which is not for every shape."""
     match = re.fullmatch(
         r"(?P<date>\d{4}-\d\d-\d\d)(?:[Tt ](?P<time>\d\d:\d\d):(?P<second>\d\d)(?P<fraction>\.\d+)?(?P<zone>.*))?",

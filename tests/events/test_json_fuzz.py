@@ -41,14 +41,14 @@ def check(fields: FieldPaths, values: list[tuple[bytes | None, bytes | None]]) -
 
 
 @given(event_texts(), keys)
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 def test_generated_events(event: tuple[FieldPaths, bytes], key: bytes | None) -> None:
     fields, text = event
     check(fields, [(key, text)])
 
 
 @given(event_texts(), st.randoms(use_true_random=False))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_damaged_events(event: tuple[FieldPaths, bytes], chance: random.Random) -> None:
     fields, text = event
     check(fields, [(b"key", damaged(text, chance)) for _ in range(8)])
