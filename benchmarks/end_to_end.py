@@ -97,7 +97,7 @@ class Daemon:
 
     def metric(self, name: str) -> float:
         text = urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5).read().decode()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
+        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.split("{")[0] == name)
 
     def wait(self, name: str, least: float, seconds: float = 300.0) -> None:
         deadline = time.monotonic() + seconds
@@ -154,8 +154,8 @@ def run_daemon(bootstrap: str, folder: Path, topic: str, events: int, streams: i
     settings = (f"state.max_streams={streams}", f"engine.threads={threads}")
     with daemon(bootstrap, folder, topic, *settings) as running:
         start_cpu, start = running.cpu_seconds(), time.perf_counter()
-        started_at = running.metric("streamlstm_forecasts_committed_total")
-        running.wait("streamlstm_forecasts_committed_total", events)
+        started_at = running.metric("streamlstm_forecasts_total")
+        running.wait("streamlstm_forecasts_total", events)
         done = events - started_at
         return {
             "us_per_event": (running.cpu_seconds() - start_cpu) / done * 1e6,

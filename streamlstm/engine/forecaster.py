@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamlstm.engine.backend import CpuBackend
 from streamlstm.errors import ModelFileError
-from streamlstm.events.batch import EventBatch, Reason
+from streamlstm.events.batch import EventBatch, Reason, Run
 from streamlstm.events.forecast import ForecastBatch, Status
 from streamlstm.kernels import observe
 from streamlstm.kernels.layout import Layout
@@ -46,19 +46,30 @@ def row_layout(model: Model) -> Layout:
 
 
 class _Columns:
-    """Scratch of one batch, kept between batches and grown by doubling."""
+    """What the engine finds out about each row of a batch. Grown by doubling, its contents kept."""
 
-    def __init__(self, inputs: int, outputs: int, capacity: int) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.capacity = 0
+        self.slot = np.empty(0, np.int64)
+        self.n_seen = np.empty(0, np.int64)
+        self.gap = np.empty(0, np.int64)
+        self.status = np.empty(0, np.uint8)
+        self.x = np.zeros((0, inputs), np.float32)
+        self.y = np.zeros((0, outputs), np.float32)
+        self.y_base = np.empty(0, np.float64)
+        self.y_scale = np.empty(0, np.float64)
+        self.yhat = np.zeros((0, outputs), np.float64)
+
+    def reserve(self, rows: int) -> None:
+        if rows <= self.capacity:
+            return
+        capacity = max(rows, 2 * self.capacity, 1024)
+        for name, column in vars(self).items():
+            if isinstance(column, np.ndarray):
+                grown = np.zeros((capacity, *column.shape[1:]), column.dtype)
+                grown[: self.capacity] = column
+                setattr(self, name, grown)
         self.capacity = capacity
-        self.slot = np.empty(capacity, np.int64)
-        self.n_seen = np.empty(capacity, np.int64)
-        self.gap = np.empty(capacity, np.int64)
-        self.x = np.zeros((capacity, inputs), np.float32)
-        self.y = np.zeros((capacity, outputs), np.float32)
-        self.y_base = np.empty(capacity, np.float64)
-        self.y_scale = np.empty(capacity, np.float64)
-        self.yhat = np.zeros((capacity, outputs), np.float64)
-        self.status = np.empty(capacity, np.uint8)
 
 
 class Forecaster:
@@ -80,33 +91,36 @@ class Forecaster:
         self._offset = np.asarray(model.scaling.offset, np.float64)
         self._scale = np.asarray(model.scaling.scale, np.float64)
         self._partitions: dict[tuple[str, int], int] = {}
-        self._columns = _Columns(model.parameters.inputs, model.parameters.outputs, 1024)
+        self._columns = _Columns(model.parameters.inputs, model.parameters.outputs)
 
     @property
     def n_streams(self) -> int:
         return int(self.slots.n_streams)
 
-    def forecast(self, batch: EventBatch) -> ForecastBatch:
-        """Advance every stream by its events of `batch`, in order, and return one forecast per row.
+    def forecast(self, batch: EventBatch, start: int = 0) -> ForecastBatch:
+        """Advance every stream by its events among rows [start, n) of `batch`, in order.
 
-        Sets `batch.reason` on rows that are refused here (out of range, capacity, key). The returned columns are
-        views that the next call overwrites.
+        Returns the forecasts of all rows: those before `start` must have been forecast by earlier calls on the same
+        batch. Sets `batch.reason` on rows that are refused here (out of range, capacity, key). The returned columns
+        are overwritten by the next batch, and may be replaced by the next call.
         """
-        n = batch.n
-        c = self._columns_for(n)
-        self._refuse_out_of_range(batch, c)
+        c, rows, n = self._columns, slice(start, batch.n), batch.n - start
+        c.reserve(batch.n)
+        reason = batch.reason[rows]
+        self._refuse_out_of_range(batch, c, rows)
         for run in batch.runs:
-            partition = self._partitions.setdefault((run.topic, run.partition), len(self._partitions))
-            self.slots.assign(
-                batch.payload, partition, run.start, run.stop, batch.stream_at, batch.stream_len, batch.reason, c.slot
-            )
+            if run.stop > start:
+                self._assign_slots(batch, run, start, c.slot)
+        slot = c.slot[rows]
         interval = self.settings.interval_ms or self.model.interval_ms or 0
-        observe.observe(n, c.slot, batch.event_time, interval, self._rows, self._header_at, c.n_seen, c.gap)
+        observe.observe(
+            n, slot, batch.event_time[rows], interval, self._rows, self._header_at, c.n_seen[rows], c.gap[rows]
+        )
         if self.model.scaling.kind is ScalingKind.RUNNING:
-            self._scale_running(batch, c)
-        self.backend.step(c.slot, c.x, c.y, n)
-        observe.unscale(n, batch.reason, c.y, c.y_base, c.y_scale, c.yhat)
-        np.copyto(c.status[:n], np.where(c.n_seen[:n] < self.warmup, Status.WARMUP, Status.OK), casting="unsafe")
+            self._scale_running(batch, c, rows)
+        self.backend.step(slot, c.x[rows], c.y[rows], n)
+        observe.unscale(n, reason, c.y[rows], c.y_base[rows], c.y_scale[rows], c.yhat[rows])
+        c.status[rows] = np.where(c.n_seen[rows] < self.warmup, np.uint8(Status.WARMUP), np.uint8(Status.OK))
         exact_single = self.model.scaling.kind is ScalingKind.NONE and self.model.predicts == "value"
         return ForecastBatch(yhat=c.yhat, single=exact_single, status=c.status, n_seen=c.n_seen, gap_ms=c.gap)
 
@@ -119,26 +133,29 @@ class Forecaster:
         self.backend.clear(freed)
         return len(freed)
 
-    def _columns_for(self, n: int) -> _Columns:
-        if n > self._columns.capacity:
-            p = self.model.parameters
-            self._columns = _Columns(p.inputs, p.outputs, max(n, 2 * self._columns.capacity))
-        return self._columns
+    def _assign_slots(self, batch: EventBatch, run: Run, start: int, slot: NDArray[np.int64]) -> None:
+        partition = self._partitions.setdefault((run.topic, run.partition), len(self._partitions))
+        first = max(run.start, start)
+        self.slots.assign(
+            batch.payload, partition, first, run.stop, batch.stream_at, batch.stream_len, batch.reason, slot
+        )
 
-    def _refuse_out_of_range(self, batch: EventBatch, c: _Columns) -> None:
+    def _refuse_out_of_range(self, batch: EventBatch, c: _Columns, rows: slice) -> None:
         """Scale with fixed moments where the model has them; refuse what could overflow the step."""
+        n, x, reason = rows.stop - rows.start, batch.x[rows], batch.reason[rows]
         if self.model.scaling.kind is ScalingKind.RUNNING:
-            observe.check_running_range(batch.n, batch.x, batch.reason)
+            observe.check_running_range(n, x, reason)
             return
         observe.normalise(
-            batch.n, batch.x, self._offset, self._scale, self._limit, self.model.target,
-            self.model.predicts == "change", batch.reason, c.x, c.y_base, c.y_scale,
+            n, x, self._offset, self._scale, self._limit, self.model.target, self.model.predicts == "change", reason,
+            c.x[rows], c.y_base[rows], c.y_scale[rows],
         )  # fmt: skip
 
-    def _scale_running(self, batch: EventBatch, c: _Columns) -> None:
+    def _scale_running(self, batch: EventBatch, c: _Columns, rows: slice) -> None:
         observe.scale_running(
-            batch.n, c.slot, c.n_seen, batch.x, self._moments, self._header_at + observe.HEADER_WORDS,
-            self.model.scaling.window, self.model.target, self.model.predicts == "change", c.x, c.y_base, c.y_scale,
+            rows.stop - rows.start, c.slot[rows], c.n_seen[rows], batch.x[rows], self._moments,
+            self._header_at + observe.HEADER_WORDS, self.model.scaling.window, self.model.target,
+            self.model.predicts == "change", c.x[rows], c.y_base[rows], c.y_scale[rows],
         )  # fmt: skip
 
 

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 PADDING = 64
 
+Source = tuple[str, int]
+"""Topic and partition."""
+
 
 class Reason(IntEnum):
     """Why a record gets a dead letter instead of a forecast. The names in lower case are the wire format."""
@@ -143,3 +146,10 @@ class EventBatch:
         elif stop > self.n:
             self.runs.append(Run(topic, partition, self.n, stop))
         self.n = stop
+
+    def rows_by_source(self) -> dict[Source, NDArray[np.int64]]:
+        """The rows of each (topic, partition), ascending, which is their offset order."""
+        parts: dict[Source, list[NDArray[np.int64]]] = {}
+        for run in self.runs:
+            parts.setdefault((run.topic, run.partition), []).append(np.arange(run.start, run.stop, dtype=np.int64))
+        return {source: np.concatenate(rows) if len(rows) > 1 else rows[0] for source, rows in parts.items()}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from numpy import int64
 from numpy.typing import NDArray
 
-from streamlstm.events.batch import EventBatch, Reason, Run
+from streamlstm.events.batch import EventBatch, Reason, Source
 from streamlstm.events.encode import DEFAULT_MAX_BATCH_BYTES, BatchSealer, EncodedBatch
 from streamlstm.kernels.record_encode import HEADER_BYTES
 
@@ -93,25 +93,25 @@ class DeadLetterEncoder:
         self._max_batch_bytes = max(max_batch_bytes, _LEAST_BATCH_BYTES)
         self._sealer = BatchSealer(compression)
 
-    def encode(self, batch: EventBatch, rows: NDArray[int64], run: Run) -> list[EncodedBatch]:
-        """The dead letters of `rows` (int64, ascending, all of `run` and all with a reason), in order."""
-        return self._batches(self._letters(batch, rows, run))
+    def encode(self, batch: EventBatch, rows: NDArray[int64], source: Source) -> list[EncodedBatch]:
+        """The dead letters of `rows` (int64, ascending, all of `source` and all with a reason), in order."""
+        return self._batches(self._letters(batch, rows, source))
 
     def encode_poison(self, reference: PoisonReference) -> list[EncodedBatch]:
         """The dead letter of one unreadable record batch."""
         reason = reference.reason
         message = f"{MESSAGES[reason]}: {reference.message}" if reference.message else MESSAGES[reason]
         errors = (
-            _source(reference.topic, reference.partition)
+            _where(reference.topic, reference.partition)
             + _header("offset", str(reference.base_offset))
             + _header("last_offset", str(reference.last_offset))
             + self._verdict(reason, message[:_LONGEST_MESSAGE])
         )
         return self._batches([_Letter(_NO_TIMESTAMP, None, None, 0, b"", errors, 8)])
 
-    def _letters(self, batch: EventBatch, rows: NDArray[int64], run: Run) -> Iterator[_Letter]:
+    def _letters(self, batch: EventBatch, rows: NDArray[int64], source: Source) -> Iterator[_Letter]:
         payload = batch.payload.data
-        before_offset = _source(run.topic, run.partition) + _sized((HEADER_PREFIX + "offset").encode())
+        before_offset = _where(*source) + _sized((HEADER_PREFIX + "offset").encode())
         verdicts = {int(reason): self._verdict(reason, MESSAGES[reason]) for reason in MESSAGES}
         columns = (
             batch.reason, batch.offset, batch.timestamp, batch.key_at, batch.key_len, batch.value_at,
@@ -179,7 +179,7 @@ def _body(letter: _Letter, room: int) -> bytes:
     return b"".join((_sized(key), _sized(value), _varint(n_headers), headers, errors))
 
 
-def _source(topic: str, partition: int) -> bytes:
+def _where(topic: str, partition: int) -> bytes:
     return _header("topic", topic) + _header("partition", str(partition))
 
 

@@ -10,7 +10,7 @@ import orjson
 from numpy.typing import NDArray
 
 from streamlstm.errors import ConfigError, InvariantError
-from streamlstm.events.batch import EventBatch, Run
+from streamlstm.events.batch import EventBatch, Source
 from streamlstm.events.compression import Codec, codec_of, compressor
 from streamlstm.events.forecast import ForecastBatch, Status
 from streamlstm.kernels import forecast_text, record_encode
@@ -82,24 +82,27 @@ class ForecastEncoder:
         self._columns_address: int = self._columns.ctypes.data
         self._result = np.zeros(6, np.int64)
 
-    def encode(self, batch: EventBatch, forecasts: ForecastBatch, run: Run) -> list[EncodedBatch]:
-        """The forecasts of a run's rows that have no reason, in order, as record batches of at most `max_batch_bytes`.
+    def encode(
+        self, batch: EventBatch, forecasts: ForecastBatch, source: Source, rows: NDArray[np.int64]
+    ) -> list[EncodedBatch]:
+        """The forecasts of `rows` (int64, all of one source) that have no reason, in that order, as record batches of
+        at most `max_batch_bytes`.
 
         A forecast whose record alone is larger is left out, and `batch.reason` of its row becomes too_large: so dead
         letters are collected after this. Raises InvariantError when a number isn't finite.
         """
         columns = self._describe(batch, forecasts)
-        text = self._text(run, batch.inputs, forecasts.single)
-        total, largest = record_encode.records_bound(columns, text, run.start, run.stop)
+        text = self._text(source, batch.inputs, forecasts.single)
+        total, largest = record_encode.records_bound(columns, text, rows)
         sealed = []
-        row = run.start
-        while row < run.stop:
+        at = 0
+        while at < len(rows):
             buffer = bytearray(HEADER_BYTES + min(total, self._max_batch_bytes + largest) + forecast_text.SLACK)
             out = np.frombuffer(buffer, np.uint8)
-            record_encode.encode_forecasts(columns, text, row, run.stop, self._max_batch_bytes, out, self._result)
+            record_encode.encode_forecasts(columns, text, rows, at, self._max_batch_bytes, out, self._result)
             del out  # the buffer can't shrink while it is viewed
-            row, used, count, base_timestamp, max_timestamp, not_finite = self._result.tolist()
-            _check_finite(not_finite, run)
+            at, used, count, base_timestamp, max_timestamp, not_finite = self._result.tolist()
+            _check_finite(not_finite, source)
             del buffer[used:]
             total -= used - HEADER_BYTES
             if count:
@@ -112,14 +115,15 @@ class ForecastEncoder:
         texts: list[bytes] = []
         for run in batch.runs:
             first, after = np.searchsorted(rows, (run.start, run.stop)).tolist()
-            text = self._text(run, batch.inputs, forecasts.single)
-            texts += self._values_of_run(columns, text, run, rows[first:after])
+            source = (run.topic, run.partition)
+            text = self._text(source, batch.inputs, forecasts.single)
+            texts += self._values(columns, text, source, rows[first:after])
         return texts
 
-    def _values_of_run(self, columns: int, text: int, run: Run, rows: NDArray[np.int64]) -> list[bytes]:
+    def _values(self, columns: int, text: int, source: Source, rows: NDArray[np.int64]) -> list[bytes]:
         out = np.empty(forecast_text.values_bound(columns, text, rows), np.uint8)
         ends = np.empty(len(rows), np.int64)
-        _check_finite(forecast_text.print_values(columns, text, rows, out, ends), run)
+        _check_finite(forecast_text.print_values(columns, text, rows, out, ends), source)
         printed = out[: ends[-1] if len(rows) else 0].tobytes()
         return [printed[start:stop] for start, stop in pairwise([0, *ends.tolist()])]
 
@@ -130,39 +134,39 @@ class ForecastEncoder:
                 f"forecasts: expected at least {batch.n} rows of {len(self._horizons)}; found {forecasts.yhat.shape}"
             )
         forecast_text.describe_columns(
-            batch.payload, batch.offset, batch.event_time, batch.key_at, batch.key_len, batch.headers_at,
-            batch.headers_len, batch.stream_at, batch.stream_len, batch.x, forecasts.yhat, forecasts.status,
-            forecasts.n_seen, forecasts.gap_ms, batch.reason, self._columns,
+            batch.payload, batch.offset, batch.timestamp, batch.event_time, batch.key_at, batch.key_len,
+            batch.headers_at, batch.headers_len, batch.stream_at, batch.stream_len, batch.x, forecasts.yhat,
+            forecasts.status, forecasts.n_seen, forecasts.gap_ms, batch.reason, self._columns,
         )  # fmt: skip
         return self._columns_address
 
-    def _text(self, run: Run, inputs: int, single: bool) -> int:
-        """The address of the literals of a run."""
-        known = (run.topic, run.partition, inputs, single)
+    def _text(self, source: Source, inputs: int, single: bool) -> int:
+        """The address of the literals of a source's forecasts."""
+        known = (*source, inputs, single)
         text = self._texts.get(known)
         if text is None:
-            literals = _literals(self._model_id, self._horizons.tolist(), run, inputs > 1)
+            literals = _literals(self._model_id, self._horizons.tolist(), source, inputs > 1)
             text = self._texts[known] = ForecastText(literals, self._horizons, single)
         return text.address
 
 
-def _literals(model_id: str, horizons: list[int], run: Run, several_inputs: bool) -> list[bytes]:
+def _literals(model_id: str, horizons: list[int], source: Source, several_inputs: bool) -> list[bytes]:
     """What stands between the values, in the order of the constants of kernels/forecast_text.py."""
-    source = orjson.dumps({"topic": run.topic, "partition": run.partition}).removesuffix(b"}")
+    where = orjson.dumps({"topic": source[0], "partition": source[1]}).removesuffix(b"}")
     return [
         b'{"stream":"',
         b'","ts":',
         b',"y":[' if several_inputs else b',"y":',
         b'],"yhat":[' if several_inputs else b',"yhat":[',
         b'],"horizon":' + orjson.dumps(horizons) + b',"target_ts":',
-        b',"model":' + orjson.dumps(model_id) + b',"src":' + source + b',"offset":',
+        b',"model":' + orjson.dumps(model_id) + b',"src":' + where + b',"offset":',
         b"}}",
         *(b',"status":' + orjson.dumps(status.label) + b',"n_seen":' for status in Status),
     ]
 
 
-def _check_finite(not_finite: int, run: Run) -> None:
+def _check_finite(not_finite: int, source: Source) -> None:
     if not_finite:
         raise InvariantError(
-            f"{run.topic}-{run.partition}: {not_finite} forecasts without a reason hold a number that isn't finite"
+            f"{source[0]}-{source[1]}: {not_finite} forecasts without a reason hold a number that isn't finite"
         )

@@ -141,8 +141,8 @@ def _nested_too_deep(text: bytes) -> bool:
     if text.count(b"[") + text.count(b"{") <= NESTING_LIMIT:
         return False
     depth = 0
-    for token in _STRUCTURE.findall(text):
-        depth += (token in (b"[", b"{")) - (token in (b"]", b"}"))
+    for token in _STRUCTURE.finditer(text):
+        depth += (token[0] in (b"[", b"{")) - (token[0] in (b"]", b"}"))
         if depth > NESTING_LIMIT:
             return True
     return False

@@ -1,7 +1,8 @@
 """Records of a Kafka record batch, format v2, encoded: the inverse of record_batch.py, which describes a record.
 
-Key and headers of the input record are copied as they are, the value is a forecast's text, the timestamp the event's
-time.
+Key and headers of the input record are copied as they are, the value is a forecast's text. The timestamp is the event's
+time, but not later than the input record's own: brokers refuse a whole batch for one timestamp in the future (KIP-937; an
+hour ahead by default in Kafka 4), and they took that one. Kafka has no time before 1970: -1 is none.
 """
 
 import numpy as np
@@ -16,6 +17,7 @@ from streamlstm.kernels.forecast_text import (
     KEY_LEN,
     PAYLOAD,
     REASON,
+    TIMESTAMP,
     column,
     copy_span,
     print_forecast,
@@ -27,10 +29,11 @@ from streamlstm.kernels.words import leading_zeros, load_byte, signed, store_byt
 HEADER_BYTES = 61
 """Bytes of a record batch before its records."""
 
-NEXT_ROW, SIZE, COUNT, BASE_TIMESTAMP, MAX_TIMESTAMP, NOT_FINITE = range(6)
+NEXT, SIZE, COUNT, BASE_TIMESTAMP, MAX_TIMESTAMP, NOT_FINITE = range(6)
 """Places in `result`."""
 
 _TOO_LARGE = np.uint8(17)  # events.batch.Reason.TOO_LARGE; a test holds the two together
+_NO_TIMESTAMP = -1
 _FRAME_BYTES = 1 + 10 + 4 * 5 + 1  # attributes, timestamp, the four other varints, an empty header section
 
 
@@ -56,13 +59,13 @@ def _put_varint(to: int, z: np.uint64) -> int:
     return to + 1
 
 
-@compiled("UniTuple(int64, 2)(int64, int64, int64, int64)")
-def records_bound(columns: int, text: int, start: int, stop: int) -> tuple[int, int]:
-    """Bytes that the records of the rows in [start, stop) can't exceed, all of them together and the largest alone."""
+@compiled("UniTuple(int64, 2)(int64, int64, int64[::1])")
+def records_bound(columns: int, text: int, rows: NDArray[np.int64]) -> tuple[int, int]:
+    """Bytes that the records of `rows` can't exceed, all of them together and the largest alone."""
     total = 0
     largest = 0
     reason = load_int64(columns + 8 * REASON)
-    for row in range(start, stop):
+    for row in rows:
         if load_byte(reason + row) == 0:
             size = text_bound(row, columns, text) + _FRAME_BYTES
             size += column(columns, KEY_LEN, row) + column(columns, HEADERS_LEN, row)
@@ -71,25 +74,25 @@ def records_bound(columns: int, text: int, start: int, stop: int) -> tuple[int, 
     return total, largest
 
 
-@compiled("void(int64, int64, int64, int64, int64, uint8[::1], int64[::1])")
+@compiled("void(int64, int64, int64[::1], int64, int64, uint8[::1], int64[::1])")
 def encode_forecasts(
     columns: int,
     text: int,
+    rows: NDArray[np.int64],
     start: int,
-    stop: int,
     max_bytes: int,
     out: NDArray[np.uint8],
     result: NDArray[np.int64],
 ) -> None:
-    """Write the forecasts of rows from [start, stop) that have no reason as the records of one batch, from out[61] on.
+    """Write the forecasts of rows[start:] that have no reason as the records of one batch, in that order, from out[61].
 
     Ends before the first row that would take the batch over `max_bytes`, header included. A record that is larger than
     that by itself is left out, and its row gets the reason too_large.
 
     `columns` and `text` are addresses of descriptors (forecast_text.py). out uint8 [>= 61 + min(bound of all rows,
-    max_bytes + bound of the largest) + SLACK], bounds by `records_bound`. Writes result int64 [6]: the row to go on
-    with, the bytes of the batch, its records, their first and their largest timestamp, and how many held a number that
-    isn't finite.
+    max_bytes + bound of the largest) + SLACK], bounds by `records_bound`. Writes result int64 [6]: the place in rows to
+    go on from, the bytes of the batch, its records, their first and their largest timestamp, and how many held a number
+    that isn't finite.
     """
     payload = load_int64(columns + 8 * PAYLOAD)
     reason = load_int64(columns + 8 * REASON)
@@ -99,16 +102,16 @@ def encode_forecasts(
     base_timestamp = 0
     max_timestamp = 0
     not_finite = 0
-    record_width = (
-        2  # bytes of two varints that come before what they count: as in the record before, until they differ
-    )
+    # bytes of two varints that come before what they count: as in the record before, until they differ
+    record_width = 2
     value_width = 2
-    row = start
-    while row < stop:
+    at = start
+    while at < rows.shape[0]:
+        row = rows[at]
         if load_byte(reason + row) != 0:
-            row += 1
+            at += 1
             continue
-        timestamp = max(column(columns, EVENT_TIME, row), 0)  # Kafka has no time before 1970
+        timestamp = max(min(column(columns, EVENT_TIME, row), column(columns, TIMESTAMP, row)), _NO_TIMESTAMP)
         first = count == 0
         delta = _zigzag(0 if first else timestamp - base_timestamp)
         order = _zigzag(count)
@@ -135,7 +138,7 @@ def encode_forecasts(
             if not first:
                 break
             store_byte(reason + row, _TOO_LARGE)
-            row += 1
+            at += 1
             continue
         _put_varint(to, body_size)
         _put_varint(value_size_at, value_size)
@@ -148,8 +151,8 @@ def encode_forecasts(
         max_timestamp = timestamp if first else max(max_timestamp, timestamp)
         not_finite += 0 if finite else 1
         count += 1
-        row += 1
-    result[NEXT_ROW] = row
+        at += 1
+    result[NEXT] = at
     result[SIZE] = to - out_at
     result[COUNT] = count
     result[BASE_TIMESTAMP] = base_timestamp

@@ -188,6 +188,7 @@ class Loop:
         group = self.source.group()
         if not group.stable:
             return False  # in a rebalance: the broker would refuse this generation
+        self.pipeline.encode(self.pending)
         pending, self.pending = self.pending, Pending()
         self.committer.start(pending, group)
         return True
@@ -211,6 +212,7 @@ class Loop:
     def _follow_assignment(self, fetched: Fetched) -> None:
         """Commit before partitions go, forget them when they have gone, and take note of new ones."""
         if fetched.lost:
+            self.pipeline.encode(self.pending)
             self.pending.drop(fetched.lost)
         if fetched.revoked:
             self._commit_everything()

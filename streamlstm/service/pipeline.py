@@ -12,7 +12,7 @@ from streamlstm import __version__
 from streamlstm.config import Config
 from streamlstm.engine.forecaster import Forecaster
 from streamlstm.errors import InvariantError
-from streamlstm.events.batch import EventBatch, Reason, Run
+from streamlstm.events.batch import EventBatch, Reason
 from streamlstm.events.dead_letter import DeadLetterEncoder, PoisonReference
 from streamlstm.events.decode import JsonDecoder, MalformedBatch, RawDecoder, append_batch
 from streamlstm.events.encode import EncodedBatch, ForecastEncoder
@@ -24,6 +24,8 @@ from streamlstm.transport.requests import ProduceBatch
 from streamlstm.transport.source import Fetched
 
 TopicPartition = tuple[str, int]
+
+ENOUGH_EVENTS = 32_768
 
 
 @dataclass(slots=True)
@@ -96,39 +98,55 @@ class Pending:
 
 
 class Pipeline:
-    """Decodes, forecasts and encodes. One thread calls it; it neither waits nor knows of brokers."""
+    """Decodes and forecasts what fetches bring, and encodes it all for a transaction. It neither waits nor knows of
+    brokers; one thread calls it.
+
+    Events are answered as they come, but encoded as late as their transaction begins, or when there are enough of them
+    for a good batch: a Produce request takes one record batch per partition, so many small ones would need as many
+    requests.
+    """
 
     def __init__(self, config: Config, forecaster: Forecaster, counters: Counters) -> None:
-        model = forecaster.model
+        model, output = forecaster.model, config.output
         self.forecaster = forecaster
         self.counters = counters
-        self.topics = (config.output.topic, config.dead_letter.topic)
+        self.topics = (output.topic, config.dead_letter.topic)
         paths = field_paths(config, model)
         self.decoder = RawDecoder(paths.time_unit) if config.input.format == "raw" else JsonDecoder(paths)
         self.forecasts = ForecastEncoder(
-            model.model_hash[:12], model.horizons, config.output.max_batch_bytes, config.output.compression
+            model.model_hash[:12], model.horizons, output.max_batch_bytes, output.compression
         )
-        self.dead_letters = DeadLetterEncoder(__version__, config.output.max_batch_bytes)
+        self.dead_letters = DeadLetterEncoder(__version__, output.max_batch_bytes, output.compression)
         self.batch = EventBatch(inputs=len(model.inputs), payload=np.zeros(0, np.uint8), capacity=1024)
+        self._answers: ForecastBatch | None = None
 
     def add(self, fetched: Fetched, pending: Pending, now: float) -> None:
         """Bring `pending` up to the positions of `fetched`. Every record of it gets a forecast or a dead letter."""
         batch = self.batch
-        batch.clear()
+        start = batch.n
         with self._timed(Stage.DECODE):
             poison = list(self._append_all(fetched))
-            self.decoder.decode(batch, 0, batch.n)
+            self.decoder.decode(batch, start, batch.n)
         with self._timed(Stage.STEP):
-            forecasts = self.forecaster.forecast(batch)
-        with self._timed(Stage.ENCODE):
-            for run in batch.runs:
-                self._encode(run, forecasts, pending.part((run.topic, run.partition)))
-            for reference in poison:
-                self._encode_poison(reference, pending.part((reference.topic, reference.partition)))
+            self._answers = self.forecaster.forecast(batch, start)
+        for reference in poison:
+            self._encode_poison(reference, pending.part((reference.topic, reference.partition)))
         for source, position in fetched.positions.items():
             pending.part(source).offset = position
-        if pending.since is None and (batch.n or poison):
+        if pending.since is None and (batch.n > start or poison):
             pending.since = now
+        if batch.n >= ENOUGH_EVENTS:
+            self.encode(pending)
+
+    def encode(self, pending: Pending) -> None:
+        """Turn every answered event that `pending` covers into record batches. Call it before committing `pending`."""
+        batch, answers = self.batch, self._answers
+        if answers is None or batch.n == 0:
+            return
+        with self._timed(Stage.ENCODE):
+            for source, rows in batch.rows_by_source().items():
+                self._encode(source, rows, answers, pending.part(source))
+        batch.clear()
 
     def _append_all(self, fetched: Fetched) -> Iterator[PoisonReference]:
         """Make the fetched record batches rows; what can't be read comes back as references."""
@@ -150,20 +168,20 @@ class Pipeline:
             if isinstance(appended, MalformedBatch):
                 yield _malformed(item, appended)
 
-    def _encode(self, run: Run, forecasts: ForecastBatch, part: Part) -> None:
+    def _encode(self, source: TopicPartition, rows: NDArray[np.int64], answers: ForecastBatch, part: Part) -> None:
         """Forecasts first: a row whose forecast is too large for a record batch becomes a dead letter by that."""
-        batch, rows = self.batch, slice(run.start, run.stop)
-        encoded = self.forecasts.encode(batch, forecasts, run)
-        part.produce_all(self.topics[0], run.partition, encoded)
+        batch, partition = self.batch, source[1]
+        encoded = self.forecasts.encode(batch, answers, source, rows)
+        part.produce_all(self.topics[0], partition, encoded)
         reason = batch.reason[rows]
-        bad = np.flatnonzero(reason != Reason.OK) + run.start
-        letters = self.dead_letters.encode(batch, bad, run) if len(bad) else []
-        part.produce_all(self.topics[1], run.partition, letters)
-        _check_accounts(run, encoded, letters)
-        part.events += run.stop - run.start
+        refused = reason != Reason.OK
+        letters = self.dead_letters.encode(batch, rows[refused], source) if refused.any() else []
+        part.produce_all(self.topics[1], partition, letters)
+        _check_accounts(source, len(rows), encoded, letters)
+        part.events += len(rows)
         part.event_bytes += int(batch.value_len[rows].sum() + batch.key_len[rows].sum())
-        part.by_status += np.bincount(forecasts.status[rows][reason == Reason.OK], minlength=len(Status))
-        part.by_reason += np.bincount(reason[reason != Reason.OK], minlength=len(Reason))
+        part.by_status += np.bincount(answers.status[rows][~refused], minlength=len(Status))
+        part.by_reason += np.bincount(reason[refused], minlength=len(Reason))
 
     def _encode_poison(self, reference: PoisonReference, part: Part) -> None:
         part.produce_all(self.topics[1], reference.partition, self.dead_letters.encode_poison(reference))
@@ -187,9 +205,10 @@ def _malformed(item: FetchedBatch, found: MalformedBatch) -> PoisonReference:
     )
 
 
-def _check_accounts(run: Run, forecasts: list[EncodedBatch], letters: list[EncodedBatch]) -> None:
-    """Raises InvariantError unless forecasts and dead letters add up to the events of the run."""
-    events = run.stop - run.start
+def _check_accounts(
+    source: TopicPartition, events: int, forecasts: list[EncodedBatch], letters: list[EncodedBatch]
+) -> None:
+    """Raises InvariantError unless forecasts and dead letters add up to the events."""
     answered = sum(batch.count for batch in (*forecasts, *letters))
     if answered != events:
-        raise InvariantError(f"{run.topic}-{run.partition}: expected an answer to {events} events, found {answered}")
+        raise InvariantError(f"{source[0]}-{source[1]}: expected an answer to {events} events, found {answered}")

@@ -34,6 +34,7 @@ def warm_up(config: Config, model: Model, executor: Executor) -> None:
             min_offset=0, leader_epoch=0,
         )  # fmt: skip
         pipeline.add(Fetched(batches=[batch], positions={(config.input.topic, 0): 1}), pending, now=0.0)
+    pipeline.encode(pending)
 
 
 def _sample_values(config: Config, model: Model) -> Iterator[bytes]:

@@ -139,7 +139,8 @@ def csv_to_json_lines(file: BinaryIO, head: bytes, where: str, inputs: Sequence[
     A cell that is a JSON number is copied digit by digit; an empty one is null; NaN and infinities become those tokens
     and other text a string, which the decoder refuses with a reason.
     """
-    text = io.TextIOWrapper(_Rejoined(head, file), encoding="utf-8-sig", errors="surrogateescape", newline="")
+    whole = io.BufferedReader(_Rejoined(head, file))
+    text = io.TextIOWrapper(whole, encoding="utf-8-sig", errors="surrogateescape", newline="")
     rows = csv.reader(text, delimiter="\t" if where.endswith(".tsv") else ",")
     header = next(rows, None)
     if header is None:
@@ -164,14 +165,15 @@ def _row_events(row: Sequence[str], columns: CsvColumns, default_stream: str) ->
     time = _cell(row, columns.time)
     if columns.wide:
         for column, series in columns.values:
-            yield _event(series, time, {"value": _cell(row, column)})
+            value = _cell(row, column)
+            if value is not None:  # an empty cell of a wide table is no event
+                yield _event(series, time, {"value": value})
         return
     stream = default_stream if columns.stream is None else _text(row, columns.stream)
     if len(columns.values) == 1:
-        value = {"value": _cell(row, columns.values[0][0])}
+        yield _event(stream, time, {"value": _cell(row, columns.values[0][0])})
     else:
-        value = {"values": {name: _cell(row, column) for column, name in columns.values}}
-    yield _event(stream, time, value)
+        yield _event(stream, time, {"values": {name: _cell(row, column) for column, name in columns.values}})
 
 
 def _event(stream: str, time: object, value: dict[str, object]) -> bytes:

@@ -25,6 +25,7 @@ from kafka.structs import MemberState, TopicPartition
 from streamlstm.errors import AccessError, FencedError, RetryError
 from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.connection import (
+    ACCESS_ERRORS,
     forget_assignment,
     heartbeat_age,
     heartbeats_stopped,
@@ -44,7 +45,6 @@ __all__ = ["Fetched", "Gap", "Group", "Source"]
 CLOSE_TIMEOUT_MS = 500
 _BUDGET_UNIT = 1024
 _QUESTION_SECONDS = 0.05
-_ACCESS = (kafka_errors.AuthorizationError, kafka_errors.SaslAuthenticationFailedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class Source:
 
         try:
             consumer = open_consumer(self._cluster.settings, self.settings, records)
-        except _ACCESS as error:
+        except ACCESS_ERRORS as error:
             raise AccessError(f"the brokers refuse the consumer: {error}") from error
         except kafka_errors.KafkaError as error:
             raise RetryError(f"the consumer cannot start: {error}") from error
@@ -242,7 +242,7 @@ class Source:
             raise FencedError(
                 f"another process is {self.settings.group_instance_id!r} of the group: {error}"
             ) from error
-        except _ACCESS as error:
+        except ACCESS_ERRORS as error:
             raise AccessError(f"the brokers refuse the group or the input: {error}") from error
         except kafka_errors.RetriableError:
             self.poll_errors += 1
@@ -269,7 +269,7 @@ class Source:
         """Find where new partitions begin, asking once per round, and let them be read."""
         if not self._unstarted:
             return
-        soon = max(deadline, self._cluster.clock() + _QUESTION_SECONDS)
+        soon = self._cluster.deadline()  # a request that times out takes its connection with it
         found = ask_committed(self._cluster, self.settings.group_id, sorted(self._unstarted), soon)
         if isinstance(found, Later):
             self._cluster.pause(min(_QUESTION_SECONDS, max(0.0, deadline - self._cluster.clock())))

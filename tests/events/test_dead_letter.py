@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamlstm.events import dead_letter
-from streamlstm.events.batch import PADDING, EventBatch, Reason, Run
+from streamlstm.events.batch import PADDING, EventBatch, Reason
 from streamlstm.events.dead_letter import HEADER_PREFIX, DeadLetterEncoder, PoisonReference
 from streamlstm.events.encode import EncodedBatch
 from tests.events.record_reader import ReadRecord, codec_number, read_records
 
-RUN = Run("plant.sensors", 3, 0, 10_000)
+SOURCE = ("plant.sensors", 3)
 NO_HEADERS = b"\0"
 TWO_HEADERS = b"\x04\x06abc\x04xy\x02n\x01"
 VERSION = "1.2.3"
@@ -47,7 +47,7 @@ def encode(encoder: DeadLetterEncoder, records: Sequence[Refused]) -> list[Encod
         batch.offset[row] = record.offset
         batch.reason[row] = record.reason
     batch.payload = np.frombuffer(payload + bytes(PADDING), np.uint8).copy()
-    return encoder.encode(batch, np.flatnonzero(batch.reason), RUN)
+    return encoder.encode(batch, np.flatnonzero(batch.reason), SOURCE)
 
 
 def read_all(batches: Sequence[EncodedBatch]) -> list[ReadRecord]:

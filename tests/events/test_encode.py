@@ -33,6 +33,7 @@ class Event:
     key: bytes | None = b"pump-1"
     headers: bytes = NO_HEADERS
     time: int = 1_730_000_000_000
+    timestamp: int = 1 << 50
     x: tuple[float, ...] = (1.5,)
     yhat: tuple[float, ...] = (2.25,)
     status: Status = Status.OK
@@ -76,6 +77,7 @@ class Columns:
                 getattr(self.batch, f"{name}_len")[row] = len(content or b"")
                 payload += (content or b"") + b'"'
             self.batch.event_time[row] = event.time
+            self.batch.timestamp[row] = event.timestamp
             self.batch.offset[row] = event.offset
             self.batch.x[row] = event.x
             self.batch.reason[row] = event.reason
@@ -90,7 +92,9 @@ class Columns:
         self.batch.runs = [Run("plant.sensors", 3, 0, n)]
 
     def encode(self, encoder: ForecastEncoder, run: Run | None = None) -> list[EncodedBatch]:
-        return encoder.encode(self.batch, self.forecasts, run or self.batch.runs[0])
+        run = run or self.batch.runs[0]
+        rows = np.arange(run.start, run.stop)
+        return encoder.encode(self.batch, self.forecasts, (run.topic, run.partition), rows)
 
     def values(self, encoder: ForecastEncoder) -> list[bytes]:
         return encoder.values(self.batch, self.forecasts, np.flatnonzero(self.batch.reason == Reason.OK))
@@ -179,6 +183,7 @@ EVENTS = st.builds(
     key=st.none() | st.binary(max_size=200),
     headers=st.sampled_from([NO_HEADERS, ONE_HEADER, HEADER_OF_NULL]),
     time=st.integers(-2_208_988_800_000, 7_258_118_400_000),
+    timestamp=st.integers(-1, 1 << 50),
     x=st.tuples(FINITE, FINITE),
     yhat=st.tuples(FINITE, FINITE),
     status=st.sampled_from(Status),
@@ -203,7 +208,7 @@ def test_any_batch_reads_back(events: list[Event]) -> None:
     for event, record in zip(expected, records, strict=True):
         assert record.key == event.key
         assert record.headers == HEADERS_READ[event.headers]
-        assert record.timestamp == max(event.time, 0)
+        assert record.timestamp == max(min(event.time, event.timestamp), -1)
         assert record.value == orjson_text(event.expected(run, (1, 7)))
     assert columns.values(TWO_HORIZONS) == [record.value for record in records]
 
@@ -229,8 +234,17 @@ def test_long_keys_and_headers_widen_the_lengths_before_them(encoder: ForecastEn
 def test_times_before_1970_are_kept_in_the_text_only(encoder: ForecastEncoder) -> None:
     (encoded,) = Columns([Event(time=-5000), Event(time=-1), Event(time=7)]).encode(encoder)
     records = read_records(encoded)
-    assert [record.timestamp for record in records] == [0, 0, 7]
+    assert [record.timestamp for record in records] == [-1, -1, 7]
     assert [orjson.loads(record.value or b"")["ts"] for record in records] == [-5000, -1, 7]
+
+
+def test_a_time_in_the_future_cannot_make_the_broker_refuse_the_batch(encoder: ForecastEncoder) -> None:
+    in_2200, taken = 7_258_118_400_000, 1_730_000_000_000
+    events = [Event(time=in_2200, timestamp=taken), Event(time=taken - 1, timestamp=taken), Event(timestamp=-1)]
+    (encoded,) = Columns(events).encode(encoder)
+    records = read_records(encoded)
+    assert [record.timestamp for record in records] == [taken, taken - 1, -1]
+    assert orjson.loads(records[0].value or b"")["ts"] == in_2200
 
 
 def test_timestamps_may_go_back(encoder: ForecastEncoder) -> None:
