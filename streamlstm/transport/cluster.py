@@ -17,17 +17,11 @@ from kafka.protocol.metadata import ApiVersionsRequest, FindCoordinatorRequest
 from kafka.structs import TopicPartition
 
 from streamlstm.errors import AccessError, ConfigError, RetryError
-from streamlstm.transport.connection import check_client, open_connections
+from streamlstm.transport.connection import ACCESS_ERRORS, check_client, open_connections
 from streamlstm.transport.settings import ConnectionSettings
 
 RETRY_PAUSE_SECONDS = 0.05
 ACCESS_CODES = {29: "topic", 30: "group", 31: "cluster", 53: "transactional id", 58: "login", 65: "delegation token"}
-
-_ACCESS = (
-    kafka_errors.SaslAuthenticationFailedError,
-    kafka_errors.AuthorizationError,
-    kafka_errors.UnsupportedSaslMechanismError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +74,7 @@ class Cluster:
         cluster = cls(settings, clock)
         try:
             cluster._connections.bootstrap(settings.connect_timeout_ms)
-        except _ACCESS as error:
+        except ACCESS_ERRORS as error:
             cluster.close()
             raise AccessError(f"the brokers {cluster._servers()} refuse the login: {error}") from error
         except kafka_errors.KafkaError as error:
@@ -127,7 +121,7 @@ class Cluster:
             connection = self._connections.get_connection(node, timeout_ms=left_ms)
             if not connection.init_future.succeeded():
                 await self._connections.wait_for(connection.init_future, left_ms)
-        except _ACCESS as error:
+        except ACCESS_ERRORS as error:
             raise AccessError(f"broker {node} refuses the login: {error}") from error
         except kafka_errors.KafkaError as error:
             return NotSent(f"broker {node}: {self._connections.last_error or error}")

@@ -6,6 +6,8 @@ connection, and a release outside SUPPORTED is refused.
 
     large reads      sockets are read 4 KB at a time, and TLS writes copy what is left after every partial send
     TLS handshake    has no deadline
+    failed connects  leave their socket open
+    refused logins   are forgotten at once and tried again for ever
     ssl_ciphers      is accepted and ignored
     topic creation   every metadata request asks the broker to create the topics it names
     whole batches    the fetcher instantiates `self.PartitionRecords`: ours yields record batches, counted in bytes
@@ -27,7 +29,7 @@ from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import BaseCoordinator
 from kafka.net.compat import KafkaNetClient
-from kafka.net.inet import create_connection
+from kafka.net.inet import KafkaNetSocket
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
@@ -40,6 +42,11 @@ from streamlstm.errors import ConfigError
 from streamlstm.transport.settings import ConnectionSettings, SourceSettings
 
 SUPPORTED = "kafka-python >=3.0.12,<3.1"
+ACCESS_ERRORS = (
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.AuthorizationError,
+    kafka_errors.UnsupportedSaslMechanismError,
+)
 _RECEIVE_LIMIT = 1 << 30
 
 
@@ -63,6 +70,7 @@ def _seams() -> dict[str, bool]:
         "MemoryRecords._buffer": {"_buffer", "_next_slice"} <= set(MemoryRecords.__slots__),
         "KafkaTCPTransport._sock_recv": {"_sock", "recv"} <= _names(KafkaTCPTransport._sock_recv),
         "KafkaSSLTransport._build_ssl_context": hasattr(KafkaSSLTransport, "_build_ssl_context"),
+        "KafkaNetSocket.sock_connect": {"dns_lookup", "sock_connect"} <= set(dir(KafkaNetSocket)),
         "KafkaConnectionManager._build_transport": hasattr(KafkaConnectionManager, "_build_transport"),
         "KafkaConsumer._poll_once": "max_records" in inspect.signature(KafkaConsumer._poll_once).parameters,
         "BaseCoordinator's state": coordinator <= _names(BaseCoordinator.__init__),
@@ -118,12 +126,27 @@ _TlsTransport = _large_reads(KafkaSSLTransport, ssl.SSLWantReadError, ssl.SSLWan
 class Connections(KafkaConnectionManager):  # type: ignore[misc]
     """kafka-python's connection manager with our transports. `last_error` is why the last connection failed."""
 
-    def __init__(self, net: NetworkSelector, settings: ConnectionSettings, **configs: Any) -> None:
+    def __init__(self, net: NetworkSelector, context: ssl.SSLContext | None, read_bytes: int, **configs: Any) -> None:
         super().__init__(net, **configs)
         self.cluster.config["allow_auto_create_topics"] = False
         self.last_error = ""
-        self._read_bytes = settings.read_bytes
-        self._ssl_context = _ssl_context(settings.security)
+        self._read_bytes = read_bytes
+        self._ssl_context = context
+        self._refused: dict[Any, Exception] = {}
+
+    def get_connection(self, node_id: Any, *given: Any, **named: Any) -> Any:
+        connection = super().get_connection(node_id, *given, **named)
+        if not connection.init_future.is_done:
+            connection.init_future.add_errback(self._remember_refusal, node_id)
+        return connection
+
+    def _remember_refusal(self, node_id: Any, error: Exception) -> None:
+        if isinstance(error, ACCESS_ERRORS):
+            self._refused[node_id] = error
+
+    def maybe_raise_auth_failure(self, node_id: Any) -> None:
+        if node_id in self._refused:
+            raise self._refused.pop(node_id)
 
     async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
         try:
@@ -133,8 +156,7 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]
             raise kafka_errors.KafkaConnectionError(str(error)) from error
 
     async def _open_transport(self, node: Any, timeout_at: float | None) -> Any:
-        options, proxy = self.config["socket_options"], self.config["proxy_url"]
-        sock = await create_connection(self._net, node.host, node.port, options, proxy_url=proxy, timeout_at=timeout_at)
+        sock = await _connect(self._net, node.host, node.port, self.config["socket_options"], timeout_at)
         if self._ssl_context is None:
             transport = _PlainTransport(self._net, sock, host=node.host)
         else:
@@ -142,6 +164,28 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]
             await _tls_handshake(self._net, transport, timeout_at)
         transport.read_bytes = self._read_bytes
         return transport
+
+
+async def _connect(
+    net: NetworkSelector, host: str, port: int, options: list[tuple[int, int, int]], timeout_at: float | None
+) -> socket.socket:
+    """kafka-python's connect, without leaving a socket open when it fails."""
+    addresses = KafkaNetSocket()
+    failure: BaseException = kafka_errors.KafkaConnectionError("the name has no address")
+    for family, kind, protocol, _, address in addresses.dns_lookup(host, port):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            for option in options:
+                sock.setsockopt(*option)
+            connected: socket.socket = await addresses.sock_connect(net, sock, address, timeout_at=timeout_at)
+            return connected
+        except BaseException as error:
+            sock.close()
+            if not isinstance(error, OSError | kafka_errors.KafkaError):
+                raise
+            failure = error
+    raise failure
 
 
 async def _tls_handshake(net: NetworkSelector, transport: Any, timeout_at: float | None) -> None:
@@ -193,13 +237,14 @@ def _client_configs(settings: ConnectionSettings) -> dict[str, Any]:
 
 def open_connections(settings: ConnectionSettings) -> Connections:
     """A connection manager with its own I/O thread, not yet bootstrapped."""
+    context = _ssl_context(settings.security)
     net = NetworkSelector(client_id=settings.client_id)
     configs = _client_configs(settings) | {
         "receive_message_max_bytes": _RECEIVE_LIMIT,
         "socket_connection_setup_timeout_ms": settings.request_timeout_ms,
         "socket_connection_setup_timeout_max_ms": settings.connect_timeout_ms,
     }
-    connections = Connections(net, settings, **configs)
+    connections = Connections(net, context, settings.read_bytes, **configs)
     net.start()
     return connections
 
@@ -210,35 +255,48 @@ def open_consumer(settings: ConnectionSettings, source: SourceSettings, records:
     `records` makes the fetcher's PartitionRecords. Raises kafka-python's errors.
     """
 
+    context, clients = _ssl_context(settings.security), []
+
     def client(**configs: Any) -> KafkaNetClient:
         net = NetworkSelector(**configs)
-        return KafkaNetClient(net=net, manager=Connections(net, settings, **configs), **configs)
+        connections = Connections(net, context, settings.read_bytes, **configs)
+        clients.append(KafkaNetClient(net=net, manager=connections, **configs))
+        return clients[-1]
 
-    consumer = KafkaConsumer(
-        **_client_configs(settings),
-        kafka_client=client,
-        group_id=source.group_id,
-        group_instance_id=source.group_instance_id,
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        isolation_level="read_committed",
-        partition_assignment_strategy=(CooperativeStickyAssignor,),
-        session_timeout_ms=source.session_timeout_ms,
-        heartbeat_interval_ms=source.heartbeat_interval_ms,
-        max_poll_interval_ms=source.max_poll_interval_ms,
-        fetch_min_bytes=source.fetch_min_bytes,
-        fetch_max_wait_ms=min(source.fetch_max_wait_ms, settings.request_timeout_ms - 1),
-        fetch_max_bytes=source.fetch_max_bytes,
-        max_partition_fetch_bytes=source.max_partition_fetch_bytes,
-        bootstrap_timeout_ms=settings.connect_timeout_ms,
-        retry_backoff_ms=50,
-        metrics_enabled=False,
-    )
-    coordinator, fetcher = consumer._coordinator, consumer._fetcher
+    try:
+        consumer = KafkaConsumer(
+            kafka_client=client, **_client_configs(settings), **_consumer_configs(settings, source)
+        )
+    except BaseException:
+        for each in clients:
+            each.close()
+        raise
+    coordinator = consumer._coordinator
     asked = coordinator.need_rejoin
     coordinator.need_rejoin = lambda: asked() or coordinator.rejoining
-    fetcher.PartitionRecords = records
+    consumer._fetcher.PartitionRecords = records
     return consumer
+
+
+def _consumer_configs(settings: ConnectionSettings, source: SourceSettings) -> dict[str, Any]:
+    return {
+        "group_id": source.group_id,
+        "group_instance_id": source.group_instance_id,
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",
+        "isolation_level": "read_committed",
+        "partition_assignment_strategy": (CooperativeStickyAssignor,),
+        "session_timeout_ms": source.session_timeout_ms,
+        "heartbeat_interval_ms": source.heartbeat_interval_ms,
+        "max_poll_interval_ms": source.max_poll_interval_ms,
+        "fetch_min_bytes": source.fetch_min_bytes,
+        "fetch_max_wait_ms": min(source.fetch_max_wait_ms, settings.request_timeout_ms - 1),
+        "fetch_max_bytes": source.fetch_max_bytes,
+        "max_partition_fetch_bytes": source.max_partition_fetch_bytes,
+        "bootstrap_timeout_ms": settings.connect_timeout_ms,
+        "retry_backoff_ms": 50,
+        "metrics_enabled": False,
+    }
 
 
 def forget_assignment(consumer: KafkaConsumer) -> None:

@@ -100,10 +100,10 @@ def connected(bootstrap: str, **settings: Any) -> Iterator[Cluster]:
 
 
 @contextmanager
-def writing(bootstrap: str, transactional_id: str, **settings: Any) -> Iterator[Writer]:
+def writing(bootstrap: str, transactional_id: str, security: Any = None, **settings: Any) -> Iterator[Writer]:
     """An opened writer with its own connections."""
     request_timeout_ms = settings.get("request_timeout_ms", 5_000)
-    with connected(bootstrap, request_timeout_ms=request_timeout_ms) as cluster:
+    with connected(bootstrap, request_timeout_ms=request_timeout_ms, security=security or {}) as cluster:
         writer = Writer(cluster, WriterSettings(transactional_id, **settings))
         writer.open()
         yield writer
