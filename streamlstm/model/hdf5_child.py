@@ -36,6 +36,7 @@ MAX_CHUNK_BYTES = 16 * MIB
 # Compressed chunks may inflate to this much, or to this many times what is stored.
 FREE_INFLATED_BYTES = 8 * MIB
 MAX_INFLATION = 20
+RESERVED = ("@", "__metadata__")  # names that mean something else in what is handed back
 ATTRIBUTES = ("model_config", "keras_version", "layer_names")
 # Groups of no layer, left aside knowingly: optimizer state and metrics.
 NOT_WEIGHTS = frozenset({"optimizer", "optimizer_weights", "metrics", "compile_metrics", "loss_tracker", "_metrics"})
@@ -55,7 +56,6 @@ class Hdf5File:
             raise ModelFileError(where, "size", expected=f"at most {MAX_HDF5_BYTES} bytes", found=f"{self._size} bytes")
         with self._translated(where):
             self._file = h5py.File(io.BytesIO(source) if isinstance(source, bytes) else source, "r")
-        self._group, self._dataset, self._hard = h5py.Group, h5py.Dataset, h5py.HardLink
 
     def __enter__(self) -> Self:
         return self
@@ -65,33 +65,29 @@ class Hdf5File:
     ) -> None:
         self._file.close()
 
-    def walk(self, root: str = "", skip: frozenset[str] = frozenset()) -> tuple[dict[str, Tensor], list[str]]:
-        """Every dataset under a group, unread, and every group, by path below it; members of the root named in `skip`
-        left out.
+    def walk(self, skip: frozenset[str] = frozenset()) -> tuple[dict[str, Tensor], list[str]]:
+        """Every dataset, unread, and every group, by path; members of the root named in `skip` are left out.
 
         Backslashes count as separators: Keras on Windows writes them into names.
         """
         tensors: dict[str, Tensor] = {}
         groups: list[str] = []
         visited: set[Any] = set()
-        waiting = [(root, "", 0)] if not root or root in self._members("") else []
+        waiting = [""]
         while waiting:
-            at, path, depth = waiting.pop()
+            at = waiting.pop()
             with self._translated(f"{self.where}: {at[:200]}"):
-                node = self._file[at] if at else self._file
-                self._visit(node, at, depth, visited)
+                self._visit(at, visited)
                 for name in self._members(at):
-                    if depth == 0 and name in skip:
+                    if not at and name in skip:
                         continue
-                    below = f"{at}/{name}" if at else name
-                    shown = f"{path}/{name}".lstrip("/").replace("\\", "/")
+                    below = f"{at}/{name}".lstrip("/")
+                    shown = below.replace("\\", "/")
                     member = self._file[below]
-                    if depth == 0 and name.startswith(("@", "__metadata__")):
-                        self._refuse(below, "a reserved name", "names of layers", name[:60])
-                    if isinstance(member, self._group):
+                    if isinstance(member, h5py.Group) and not shown.startswith(RESERVED):
                         groups.append(shown)
-                        waiting.append((below, shown, depth + 1))
-                    elif isinstance(member, self._dataset) and shown not in tensors:
+                        waiting.append(below)
+                    elif isinstance(member, h5py.Dataset) and shown not in tensors and not shown.startswith(RESERVED):
                         tensors[shown] = self._tensor(member, f"{self.where}: {below[:200]}")
                     else:
                         self._refuse(below, "an odd member", "groups and datasets", type(member).__name__)
@@ -126,20 +122,18 @@ class Hdf5File:
         names = [str(name) for name in group]
         for name in names:
             link = group.get(name, getlink=True)
-            if not isinstance(link, self._hard):
+            if not isinstance(link, h5py.HardLink):
                 self._refuse(f"{at}/{name}".lstrip("/"), "a link to elsewhere", "hard links", type(link).__name__)
         return names
 
-    def _visit(self, node: Any, at: str, depth: int, visited: set[Any]) -> None:
-        if depth > MAX_DEPTH:
+    def _visit(self, at: str, visited: set[Any]) -> None:
+        """A tree visits a group once; hard links can make loops of them."""
+        if at.count("/") >= MAX_DEPTH:
             self._refuse(at, "groups nested too deep", f"at most {MAX_DEPTH} levels", "more")
-        address = self._address(node)
+        address = h5py.h5o.get_info((self._file[at] if at else self._file).id).addr
         if address in visited:
             self._refuse(at, "a group linked twice", "a tree", "a second link to it")
         visited.add(address)
-
-    def _address(self, node: Any) -> Any:
-        return h5py.h5o.get_info(node.id).addr
 
     def _tensor(self, dataset: Any, where: str) -> Tensor:
         dtype, shape = dataset.dtype, dataset.shape
