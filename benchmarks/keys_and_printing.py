@@ -20,7 +20,7 @@ from streamlstm.kernels.decimal import FLOAT_BYTES, print_lines
 from streamlstm.state.slots import SlotTable
 
 STREAMS, EVENTS, ROUNDS = 1_000_000, 32_768, 15
-RUN = Run("metrics", 0, 0, EVENTS)
+SOURCE = ("metrics", 0)
 
 
 def cpu_ns(call: Callable[[], object], events: int, rounds: int = ROUNDS) -> float:
@@ -58,7 +58,7 @@ def events_of(ids: list[bytes], seed: int = 1) -> EventBatch:
     batch.timestamp[:] = batch.event_time[:] = 1_730_000_000_000 + 1000 * np.arange(n)
     batch.x[:, 0] = np.round(100 * rng.normal(size=n), 2)
     batch.n = n
-    batch.runs = [Run("metrics", 0, 0, n)]
+    batch.runs = [Run(*SOURCE, 0, n)]
     return batch
 
 
@@ -90,6 +90,7 @@ def slots() -> Iterator[tuple[str, float]]:
 
 def printing() -> Iterator[tuple[str, float]]:
     batch = events_of(stream_ids(EVENTS))
+    rows = np.arange(EVENTS)
     encoder = ForecastEncoder("0123456789ab", (1,))
     values = np.random.default_rng(3).normal(size=EVENTS)
     out = np.zeros(EVENTS * (FLOAT_BYTES + 1) + 16, np.uint8)
@@ -99,14 +100,14 @@ def printing() -> Iterator[tuple[str, float]]:
         forecasts = forecasts_of(batch, single)
         size = len(encoder.values(batch, forecasts, np.arange(1))[0])
         name = f"forecast of {size} bytes, framed, {'float32' if single else 'float64'}"
-        yield name, cpu_ns(lambda forecasts=forecasts: encoder.encode(batch, forecasts, RUN), EVENTS)  # type: ignore[misc]
+        yield name, cpu_ns(lambda forecasts=forecasts: encoder.encode(batch, forecasts, SOURCE, rows), EVENTS)  # type: ignore[misc]
 
 
 def dead_letters() -> Iterator[tuple[str, float]]:
     batch = events_of(stream_ids(EVENTS))
     batch.reason[:] = Reason.WRONG_TYPE
     encoder = DeadLetterEncoder("0.1.0")
-    yield "dead letter", cpu_ns(lambda: encoder.encode(batch, np.arange(EVENTS), RUN), EVENTS, 5)
+    yield "dead letter", cpu_ns(lambda: encoder.encode(batch, np.arange(EVENTS), SOURCE), EVENTS, 5)
 
 
 def main() -> None:

@@ -34,9 +34,9 @@ SLACK = 64
 """Bytes beyond the bound that a printer may scribble on."""
 
 (
-    PAYLOAD, OFFSET, EVENT_TIME, KEY_AT, KEY_LEN, HEADERS_AT, HEADERS_LEN, STREAM_AT, STREAM_LEN,
+    PAYLOAD, OFFSET, TIMESTAMP, EVENT_TIME, KEY_AT, KEY_LEN, HEADERS_AT, HEADERS_LEN, STREAM_AT, STREAM_LEN,
     X, YHAT, STATUS_OF, N_SEEN, GAP_MS, REASON, INPUTS, OUTPUTS,
-) = range(17)  # fmt: skip
+) = range(18)  # fmt: skip
 """Places in a descriptor of columns: addresses of the columns of EventBatch and ForecastBatch, then I and O."""
 
 STREAM, TS, Y, YHAT_LIST, TARGET, SOURCE, END, STATUS = range(8)
@@ -64,11 +64,12 @@ Float64s = NDArray[np.float64]
 
 @compiled(
     "void(uint8[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], "
-    "float64[:, ::1], float64[:, ::1], uint8[::1], int64[::1], int64[::1], uint8[::1], int64[::1])"
+    "int64[::1], float64[:, ::1], float64[:, ::1], uint8[::1], int64[::1], int64[::1], uint8[::1], int64[::1])"
 )
 def describe_columns(
     payload: Bytes,
     offset: Int64s,
+    timestamp: Int64s,
     event_time: Int64s,
     key_at: Int64s,
     key_len: Int64s,
@@ -84,9 +85,10 @@ def describe_columns(
     reason: Bytes,
     descriptor: Int64s,
 ) -> None:
-    """Write descriptor int64 [17]. It is good for as long as the columns stay where they are."""
+    """Write descriptor int64 [18]. It is good for as long as the columns stay where they are."""
     descriptor[PAYLOAD] = signed(payload.ctypes.data)
     descriptor[OFFSET] = signed(offset.ctypes.data)
+    descriptor[TIMESTAMP] = signed(timestamp.ctypes.data)
     descriptor[EVENT_TIME] = signed(event_time.ctypes.data)
     descriptor[KEY_AT] = signed(key_at.ctypes.data)
     descriptor[KEY_LEN] = signed(key_len.ctypes.data)

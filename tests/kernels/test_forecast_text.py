@@ -29,7 +29,7 @@ class Worst:
         self.text = ForecastText([*LITERALS, *STATUSES], np.ones(outputs, np.int64), False)
         self.descriptor = np.zeros(forecast_text.OUTPUTS + 1, np.int64)
         describe_columns(
-            self.payload, self.offset, self.times, self.key_at, self.key_len, at, at, at, self.stream_len, self.x,
+            self.payload, self.offset, at, self.times, self.key_at, self.key_len, at, at, at, self.stream_len, self.x,
             self.yhat, self.status, self.n_seen, self.gap_ms, self.reason, self.descriptor,
         )  # fmt: skip
         self.columns = self.descriptor.ctypes.data
@@ -68,17 +68,18 @@ def test_the_longest_records_stay_within_their_bound(
     n: int, stream_len: int, inputs: int, outputs: int, max_bytes: int, key_len: int
 ) -> None:
     rows = Worst(n, stream_len, inputs, outputs, key_len)
-    total, largest = record_encode.records_bound(rows.columns, rows.text.address, 0, n)
+    order = np.arange(n)
+    total, largest = record_encode.records_bound(rows.columns, rows.text.address, order)
     size = record_encode.HEADER_BYTES + min(total, max_bytes + largest) + SLACK
     result = np.zeros(6, np.int64)
-    row = count = 0
-    while row < n:
+    at = count = 0
+    while at < n:
         out = guarded(size)
-        record_encode.encode_forecasts(rows.columns, rows.text.address, row, n, max_bytes, out, result)
+        record_encode.encode_forecasts(rows.columns, rows.text.address, order, at, max_bytes, out, result)
         assert_guard_whole(out)
         assert result[record_encode.SIZE] <= max_bytes
-        assert result[record_encode.NEXT_ROW] > row
-        row = int(result[record_encode.NEXT_ROW])
+        assert result[record_encode.NEXT] > at
+        at = int(result[record_encode.NEXT])
         count += int(result[record_encode.COUNT])
     assert count + np.count_nonzero(rows.reason) == n
 
