@@ -33,7 +33,7 @@ def memory_bytes(layout: Layout, max_streams: int, threads: int, max_events: int
     """Bytes that a CpuBackend holds when its batches have up to `max_events` events; known before it is made."""
     arena = max_streams * layout.row_bytes
     weights = packing.packed_bytes(layout.inputs, layout.hidden, layout.outputs)
-    return arena + 4 * max_streams + weights + threads * at.workspace_bytes(layout, max_events)
+    return arena + 4 * max_streams + weights + threads * at.workspace_bytes(layout, max_streams, max_events)
 
 
 def input_limit(parameters: Parameters) -> float:
@@ -69,7 +69,7 @@ class CpuBackend:
         self.arena = _allocate_rows(max_streams, layout.row_bytes)
         self._executor = executor
         self._threads = threads if executor is not None else 1
-        self._events_of_slot = np.zeros(max_streams, np.int32)
+        self._repeats = np.zeros(max_streams, np.int32)
         wide = has_wide_vectors()
         self._packed = packing.pack(
             _layers(parameters), parameters.head_weight, parameters.head_bias, 16 if wide else 8
@@ -123,7 +123,7 @@ class CpuBackend:
         fixed[at.HEAD_BIAS] = weights + self._packed.head_bias
         fixed[at.HEAD_LANES] = at.round_up(at.padded(layout.hidden[-1]), 16)
         fixed[at.HIDDEN_STRIDE] = at.hidden_stride(layout)
-        fixed[at.EVENTS_OF_SLOT] = self._events_of_slot.ctypes.data
+        fixed[at.REPEATS] = self._repeats.ctypes.data
         layers: list[int] = []
         blocks: list[int] = []
         h_offset = 0
@@ -143,10 +143,10 @@ class CpuBackend:
         self._scratch: list[NDArray[np.uint8]] = []
         self._workspaces: list[NDArray[np.int64]] = []
         for _ in range(self._threads):
-            memory = at.aligned_zeros(at.workspace_bytes(self.layout, capacity))
+            memory = at.aligned_zeros(at.workspace_bytes(self.layout, len(self.arena), capacity))
             words = np.zeros(at.WORKSPACE_WORDS, np.int64)
             address = memory.ctypes.data
-            for word, size in at.workspace_parts(self.layout, capacity):
+            for word, size in at.workspace_parts(self.layout, len(self.arena), capacity):
                 words[word] = address
                 address += size
             self._scratch.append(memory)

@@ -50,7 +50,7 @@ def step(
     order, bounds = load_word(work, at.ORDER), load_word(work, at.BOUNDS)
     waves = order_by_wave(
         n, slots, load_word(plan, at.STREAMS), share, shares,
-        load_word(plan, at.EVENTS_OF_SLOT), load_word(work, at.WAVE_OF_EVENT), order, bounds,
+        load_word(work, at.SEEN), load_word(plan, at.REPEATS), load_word(work, at.WAVE_OF_EVENT), order, bounds,
     )  # fmt: skip
     if waves <= 0:
         return waves

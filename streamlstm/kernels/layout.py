@@ -106,7 +106,7 @@ class Layout:
     HEAD_BIAS,  # address of float32 [O]
     HEAD_LANES,  # Q
     HIDDEN_STRIDE,  # bytes of one stream's row of new h in the scratch
-    EVENTS_OF_SLOT,  # address of int32 [S], all zero between calls: see kernels.waves
+    REPEATS,  # address of int32 [S], all zero between calls: see kernels.waves
     PLAN_WORDS,
 ) = range(17)
 LAYER_INPUTS, LAYER_HIDDEN, LAYER_PADDED, LAYER_H_OFFSET, LAYER_BLOCKS, LAYER_WORDS = range(6)
@@ -116,6 +116,7 @@ BLOCK_UNIT, BLOCK_WIDTH, BLOCK_WEIGHTS, BLOCK_WORDS = range(4)
 (
     ORDER,  # int64 [capacity]: positions of the share's events, wave by wave
     WAVE_OF_EVENT,  # int32 [capacity]
+    SEEN,  # uint8 [S / 8 + 1], all zero between calls: see kernels.waves
     BOUNDS,  # int64 [capacity + 2]: wave w is ORDER[BOUNDS[w] .. BOUNDS[w + 1]]
     X_TABLE,  # int64 [TILE]: addresses of the inputs of the layer at hand
     H_TABLE,  # int64 [TILE]: addresses of h of the layer at hand
@@ -125,12 +126,12 @@ BLOCK_UNIT, BLOCK_WIDTH, BLOCK_WEIGHTS, BLOCK_WORDS = range(4)
     HIDDEN,  # float32 [L][TILE][HIDDEN_STRIDE / 4]: h' of each layer; lanes past P are never written and stay 0
     WINDOW_STATE,  # carried state of TILE streams, for a window's steps
     WORKSPACE_WORDS,
-) = range(11)
+) = range(12)
 
 
-def workspace_bytes(layout: Layout, events: int) -> int:
-    """Bytes of scratch of one share for batches of up to `events` events."""
-    return sum(size for _, size in workspace_parts(layout, events))
+def workspace_bytes(layout: Layout, streams: int, events: int) -> int:
+    """Bytes of scratch of one share for `streams` rows and batches of up to `events` events."""
+    return sum(size for _, size in workspace_parts(layout, streams, events))
 
 
 def hidden_stride(layout: Layout) -> int:
@@ -138,12 +139,13 @@ def hidden_stride(layout: Layout) -> int:
     return FLOAT * max(round_up(padded(hidden), 16) for hidden in layout.hidden)
 
 
-def workspace_parts(layout: Layout, events: int) -> list[tuple[int, int]]:
+def workspace_parts(layout: Layout, streams: int, events: int) -> list[tuple[int, int]]:
     """(word of the workspace, bytes) of every part, each a multiple of 64."""
     window_state = TILE * layout.carried_bytes if layout.window else 0
     sizes = {
         ORDER: WORD * events,
         WAVE_OF_EVENT: 4 * events,
+        SEEN: streams // 8 + 1,
         BOUNDS: WORD * (events + 2),
         X_TABLE: WORD * TILE,
         H_TABLE: WORD * TILE,

@@ -2,16 +2,19 @@
 
 Within a wave all streams are different, so its events may share registers; from wave to wave each stream's events keep
 their order. A counting sort: O(N) time and memory, stable, no comparison.
+
+A bit per slot tells first events from repeated ones; only the latter touch the counter per slot. A million bits stay in
+the second-level cache where a million counters would not.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamlstm.kernels.compile import compiled
-from streamlstm.kernels.memory import load_int32, load_word, prefetch, store_int32, store_word
+from streamlstm.kernels.memory import load_int32, load_word, store_int32, store_word
+from streamlstm.kernels.words import load_byte, store_byte
 
-AHEAD = 16  # events from the prefetch of a slot's counter to its use
-SHARE_SHIFT = 4  # neighbouring slots go to one share, so that two threads rarely write the same cache line
+SHARE_SHIFT = 4  # neighbouring slots go to one share: two threads then rarely write the same line of counters
 
 BAD_SLOT = -1
 
@@ -23,7 +26,8 @@ def order_by_wave(
     streams: int,
     share: int,
     shares: int,
-    events_of_slot: int,
+    seen: int,
+    repeats: int,
     wave_of_event: int,
     order: int,
     bounds: int,
@@ -33,33 +37,32 @@ def order_by_wave(
     slots int64 [n]: the stream of each event, negative to skip it. A stream belongs to one share for ever:
     (slot >> SHARE_SHIFT) % shares. The rest are addresses of scratch that is written:
 
-    events_of_slot  int32 [streams], zero before and after
+    seen            uint8 [streams / 8 + 1], of this share alone, zero before and after
+    repeats         int32 [streams], of all shares, zero before and after
     wave_of_event   int32 [n]
     order           int64 [n]: on return the positions of the share's events, wave by wave, ascending in each
     bounds          int64 [n + 2]: on return wave w is order[bounds[w] .. bounds[w + 1]]
     """
-    waves, first_wave = _count(n, slots, streams, share, shares, events_of_slot, wave_of_event, bounds)
+    waves, first_wave = _count(n, slots, streams, share, shares, seen, repeats, wave_of_event, bounds)
     if waves == BAD_SLOT:
         return BAD_SLOT
     # bounds[w + 2] holds the size of wave w > 0; running sums turn bounds[w + 1] into the place where wave w begins
     store_word(bounds, 0, 0)
-    store_word(bounds, 1, 0)
     begin = first_wave
-    for wave in range(1, waves):
-        size = load_word(bounds, wave + 2)
-        store_word(bounds, wave + 1, begin)
+    for later in range(1, waves):
+        size = load_word(bounds, later + 2)
+        store_word(bounds, later + 1, begin)
         begin += size
     # each event moves the begin of its wave on, so that bounds[w + 1] ends up as the wave's end
     first_end = 0
     for i in range(n):
         wave = int(load_int32(wave_of_event + 4 * i))
-        if wave < 0:
-            continue
-        store_int32(events_of_slot + 4 * slots[i], np.int32(0))
         if wave == 0:
+            store_byte(seen + (slots[i] >> 3), 0)
             store_word(order, first_end, i)
             first_end += 1
-        else:
+        elif wave > 0:
+            store_int32(repeats + 4 * slots[i], np.int32(0))
             end = load_word(bounds, wave + 1)
             store_word(order, end, i)
             store_word(bounds, wave + 1, end + 1)
@@ -74,40 +77,47 @@ def _count(
     streams: int,
     share: int,
     shares: int,
-    events_of_slot: int,
+    seen: int,
+    repeats: int,
     wave_of_event: int,
     bounds: int,
 ) -> tuple[int, int]:
     """First pass: each event's wave (-1 when it isn't for this share), the number of waves, the size of wave 0.
 
-    The size of wave w > 0 goes to bounds[w + 2]. Leaves the counts of the slots behind, except on BAD_SLOT.
+    The size of wave w > 0 goes to bounds[w + 2]. Leaves `seen` and `repeats` filled, except on BAD_SLOT.
     """
     waves, first_wave = 0, 0
     for i in range(n):
-        if i + AHEAD < n:
-            prefetch(events_of_slot + 4 * slots[i + AHEAD])
         slot = slots[i]
-        mine = slot >= 0
         if slot >= streams:
-            for earlier in range(i):
-                if load_int32(wave_of_event + 4 * earlier) >= 0:
-                    store_int32(events_of_slot + 4 * slots[earlier], np.int32(0))
+            _forget(i, slots, seen, repeats, wave_of_event)
             return BAD_SLOT, 0
-        if shares > 1:
-            mine = mine and (slot >> SHARE_SHIFT) % shares == share
-        if not mine:
+        if slot < 0 or (shares > 1 and (slot >> SHARE_SHIFT) % shares != share):
             store_int32(wave_of_event + 4 * i, np.int32(-1))
             continue
-        counter = events_of_slot + 4 * slot
-        wave = int(load_int32(counter))
-        store_int32(counter, np.int32(wave + 1))
-        store_int32(wave_of_event + 4 * i, np.int32(wave))
-        if wave == 0:
+        byte, bit = int(load_byte(seen + (slot >> 3))), 1 << (slot & 7)
+        if byte & bit == 0:
+            store_byte(seen + (slot >> 3), byte | bit)
+            store_int32(wave_of_event + 4 * i, np.int32(0))
             first_wave += 1
             waves = max(waves, 1)
-        elif wave == waves:
-            store_word(bounds, wave + 2, 1)
+            continue
+        wave = int(load_int32(repeats + 4 * slot)) + 1
+        store_int32(repeats + 4 * slot, np.int32(wave))
+        store_int32(wave_of_event + 4 * i, np.int32(wave))
+        size = 1
+        if wave == waves:
             waves += 1
         else:
-            store_word(bounds, wave + 2, load_word(bounds, wave + 2) + 1)
+            size += load_word(bounds, wave + 2)
+        store_word(bounds, wave + 2, size)
     return waves, first_wave
+
+
+@compiled
+def _forget(n: int, slots: NDArray[np.int64], seen: int, repeats: int, wave_of_event: int) -> None:
+    """Set what the first n events left in `seen` and `repeats` back to zero."""
+    for i in range(n):
+        if load_int32(wave_of_event + 4 * i) >= 0:
+            store_byte(seen + (slots[i] >> 3), 0)
+            store_int32(repeats + 4 * slots[i], np.int32(0))

@@ -246,7 +246,7 @@ def test_memory_is_known_before_it_is_taken() -> None:
     assert backend.row_bytes == 448
     assert backend.arena.shape == (1000, 448)
     assert backend.arena.ctypes.data % 64 == 0
-    parts = backend.arena.nbytes + backend._events_of_slot.nbytes + backend._packed.buffer.nbytes
+    parts = backend.arena.nbytes + backend._repeats.nbytes + backend._packed.buffer.nbytes
     scratch = sum(memory.nbytes for memory in backend._scratch)
     assert memory_bytes(backend.layout, 1000, 1, backend._capacity) == parts + scratch
     slots, x = random_events(np.random.default_rng(1), 10_000, 1000, 1)

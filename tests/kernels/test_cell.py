@@ -122,7 +122,7 @@ def test_zero_weights_keep_a_zero_state_zero_with_its_sign() -> None:
 
 
 def test_polynomial_coefficients_are_the_minimax_of_their_degree() -> None:
-    """Lawson's iteration finds the same coefficients again; rounded, they are off by a third of a float32's rounding."""
+    """Lawson's iteration finds the same coefficients again; rounded, they are off by a third of a float32 step."""
     nodes = 0.5 * np.cos(np.pi * (np.arange(400) + 0.5) / 400)
     target = np.expm1(nodes * np.log(2.0))
     powers = nodes[:, None] ** np.arange(1, len(cell.EXP2_Q) + 1)

@@ -61,10 +61,10 @@ def test_flops_counts_multiplications_and_additions() -> None:
 
 def test_workspace_parts_are_aligned_and_complete() -> None:
     layout = Layout(2, (50, 20), 3, window=5)
-    parts = workspace_parts(layout, 1000)
+    parts = workspace_parts(layout, 77, 1000)
     assert sorted(word for word, _ in parts) == list(range(len(parts)))
     assert all(size % LINE == 0 for _, size in parts)
-    assert workspace_bytes(layout, 1000) == sum(size for _, size in parts)
+    assert workspace_bytes(layout, 77, 1000) == sum(size for _, size in parts)
 
 
 @pytest.mark.parametrize("widest", [16, 8])

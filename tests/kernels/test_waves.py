@@ -11,13 +11,14 @@ STREAMS = 100
 
 
 def order(slots: list[int], share: int = 0, shares: int = 1) -> tuple[int, list[list[int]]]:
-    """The outcome and the events of each wave; checks that the counters are zero again."""
+    """The outcome and the events of each wave; checks that bits and counters are zero again."""
     n = len(slots)
-    counters = np.zeros(STREAMS, np.int32)
+    seen, repeats = np.zeros(STREAMS // 8 + 1, np.uint8), np.zeros(STREAMS, np.int32)
     waves_of_events, positions, bounds = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n + 2, np.int64)
-    addresses = (a.ctypes.data for a in (counters, waves_of_events, positions, bounds))
+    addresses = (a.ctypes.data for a in (seen, repeats, waves_of_events, positions, bounds))
     waves = order_by_wave(n, np.array(slots, np.int64), STREAMS, share, shares, *addresses)
-    assert not counters.any()
+    assert not seen.any()
+    assert not repeats.any()
     return waves, [positions[bounds[w] : bounds[w + 1]].tolist() for w in range(max(waves, 0))]
 
 
