@@ -1,8 +1,8 @@
 """Records of a Kafka record batch, format v2, encoded: the inverse of record_batch.py, which describes a record.
 
 Key and headers of the input record are copied as they are, the value is a forecast's text. The timestamp is the event's
-time, but not later than the input record's own: brokers refuse a whole batch for one timestamp in the future (KIP-937; an
-hour ahead by default in Kafka 4), and they took that one. Kafka has no time before 1970: -1 is none.
+time, but not later than the input record's own: brokers refuse a whole batch for one timestamp in the future (KIP-937;
+an hour ahead by default in Kafka 4), and they took that one. Kafka has no time before 1970: -1 is none.
 """
 
 import numpy as np
