@@ -15,7 +15,7 @@ from deploy.demo.child import end_of, kill, start_python
 
 CONFIG = Path(__file__).resolve().with_name("demo.toml")
 GROUP = "streamlstm-demo"
-READY_SECONDS = 90.0
+READY_SECONDS = 180.0
 STOP_SECONDS = 20.0
 COMMIT_STAGE = ("streamlstm_stage_duration_seconds", (("stage", "commit"),))
 

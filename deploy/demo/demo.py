@@ -154,7 +154,7 @@ class Demo:
             raise DemoError("the check failed:\n  " + "\n  ".join(problems))
         forecasts, dead_letters = self._ledger.forecasts, self._ledger.dead_letters.total()
         out = f"{sum(ends.values()):,} events in, {forecasts:,} forecasts + {dead_letters} dead letters out"
-        self._view.say(f"checked as a read_committed reader: {out}, each event answered exactly once and in order")
+        self._view.say(f"checked, reading committed records only: {out}, each event answered exactly once and in order")
 
     def _summarize(self, plot: Path, begin: float) -> None:
         ratios = self._scores.held_out_ratios()

@@ -15,7 +15,9 @@ from rich.text import Text
 from deploy.demo.scores import Scoreboard, StreamScore, geometric_mean
 
 BARS = "▁▂▃▄▅▆▇█"
-SPARKLINE = 28
+LONGEST_NAME, LONGEST_SPARKLINE = 34, 32
+FIGURE = 7
+FIGURES = ("events", "now", "next", "error", "naive", "ratio")
 PLAIN_EVERY_SECONDS = 3.0
 
 
@@ -91,11 +93,12 @@ class LiveView:
 
     def show(self, board: Board) -> None:
         if self._live is not None:
-            self._live.update(Group(table(board), Text(status_line(board), style="bold")), refresh=True)
+            shown = Group(table(board, self._console.width), Text(status_line(board), style="bold"))
+            self._live.update(shown, refresh=True)
 
 
 def status_line(board: Board) -> str:
-    part = "never seen by the model" if board.held_out else "trained the model"
+    part = "unseen part" if board.held_out else "training part"
     commit = "" if board.commit_ms is None else f" · commit {board.commit_ms:.1f} ms"
     error = "" if board.error_against_naive is None else f" · error / naive {board.error_against_naive:.2f} ({part})"
     return (
@@ -104,32 +107,45 @@ def status_line(board: Board) -> str:
     )
 
 
-def table(board: Board) -> Table:
-    """One row for each stream; the errors are those of the part being replayed."""
-    rows = Table(box=SIMPLE_HEAD, pad_edge=False)
-    rows.add_column("stream", no_wrap=True, max_width=30)
-    rows.add_column("last values", no_wrap=True, min_width=SPARKLINE)
-    for heading in ("events", "now", "next", "error", "naive", "error / naive"):
-        rows.add_column(heading, justify="right", no_wrap=True)
+def table(board: Board, width: int) -> Table:
+    """One row for each stream, `width` characters wide; the errors are those of the part being replayed."""
+    between = len(FIGURES) + 3  # one space between columns, one at each edge
+    left = max(20, width - len(FIGURES) * FIGURE - between)
+    name = min(LONGEST_NAME, left * 3 // 5)
+    sparkline_width = min(LONGEST_SPARKLINE, left - name)
+    rows = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    rows.add_column("stream", no_wrap=True, width=name)
+    rows.add_column("values", no_wrap=True, width=sparkline_width)
+    for heading in FIGURES:
+        rows.add_column(heading, justify="right", no_wrap=True, width=FIGURE)
     for score in board.scores.streams.values():
-        rows.add_row(*_cells(score))
+        rows.add_row(*_cells(score, sparkline_width))
     return rows
 
 
-def _cells(score: StreamScore) -> Sequence[str | Text]:
+def _cells(score: StreamScore, sparkline_width: int) -> Sequence[str | Text]:
     if not score.y:
         return (score.stream, "", "0", "", "", "", "", "")
     errors = score.current
-    means = [f"{total / errors.n:.4g}" if errors.n else "" for total in (errors.model, errors.naive)]
+    means = [short(total / errors.n) if errors.n else "" for total in (errors.model, errors.naive)]
     return (
         score.stream,
-        Text(sparkline(score.y[-SPARKLINE:]), style="cyan"),
+        Text(sparkline(score.y[-sparkline_width:]), style="cyan"),
         f"{len(score.y):,}",
-        f"{score.y[-1]:.5g}",
-        f"{score.yhat[-1]:.5g}",
+        short(score.y[-1]),
+        short(score.yhat[-1]),
         *means,
         _ratio_text(errors.ratio),
     )
+
+
+def short(value: float) -> str:
+    """A number in at most six characters or so: 0.299, 94.58, 25.3k, 2.42M."""
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:.3g}M"
+    if abs(value) >= 1e4:
+        return f"{value / 1e3:.3g}k"
+    return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3f}"
 
 
 def _ratio_text(ratio: float | None) -> Text:

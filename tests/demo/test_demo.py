@@ -77,7 +77,7 @@ def test_the_whole_demo(folder: Path) -> None:
     with started(folder, seconds=4) as demo:
         shown, _ = demo.communicate(timeout=200)
     assert demo.returncode == 0, shown
-    assert "45,113 events in, 45,108 forecasts + 5 dead letters out, each event answered exactly once" in shown
+    assert "45,113 events in, 45,108 forecasts + 5 dead letters out, each event exactly once" in shown
     assert re.search(r"0\.8\d\d  geometric mean; better on 1[0-2] of 12 streams", shown)
     assert (folder / "out" / "forecasts.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in folder.iterdir()] == ["out"]

@@ -1,6 +1,7 @@
 """What the demo shows: scores, live table, plain lines, plot, and the figures it reads from /metrics."""
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from deploy.demo.daemon import Figures, read_figures
 from deploy.demo.pace import Pace
 from deploy.demo.plot import save_plot
 from deploy.demo.scores import Scoreboard, geometric_mean
-from deploy.demo.view import Board, LiveView, PlainView, sparkline
+from deploy.demo.view import Board, LiveView, PlainView, short, sparkline
 from deploy.demo.wire import Forecast
 from streamlstm.service.counters import BuildInfo, Counters, Stage
 from streamlstm.service.health import Progress
@@ -55,6 +56,14 @@ def test_sparkline() -> None:
     assert sparkline([-1e300, 1e300]) == "▁█"
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.29901, "0.299"), (-0.5, "-0.500"), (94.584, "94.58"), (9999.4, "9999"), (25_300.0, "25.3k"), (3.62e6, "3.62M")],
+)
+def test_short_numbers(value: float, text: str) -> None:
+    assert short(value) == text
+
+
 def test_plain_lines_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     view = PlainView()
     with view.following():
@@ -63,18 +72,20 @@ def test_plain_lines_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> No
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert "30 of 30 forecasts · 1,234 events/s · commit 6.2 ms · 5 dead letters" in lines[1]
-    assert "error / naive 1.00 (never seen by the model)" in lines[1]
+    assert "error / naive 1.00 (unseen part)" in lines[1]
 
 
-def test_live_table_shows_every_stream() -> None:
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_live_table_shows_every_stream(width: int) -> None:
     terminal = io.StringIO()
-    view = LiveView(Console(file=terminal, force_terminal=True, width=140, color_system=None))
+    view = LiveView(Console(file=terminal, force_terminal=True, width=width, color_system=None))
     view.say("ready")
     with view.following():
         view.show(made_board())
-    shown = terminal.getvalue()
+    shown = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", terminal.getvalue())
     assert "✓ ready" in shown
     assert all(name in shown for name in ("up", "wave", "28.5", "1.000", "█", "30 of 30 forecasts"))
+    assert max(map(len, shown.splitlines())) <= width
 
 
 def test_plot_is_a_png(tmp_path: Path) -> None:
