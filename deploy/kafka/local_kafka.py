@@ -58,6 +58,7 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=500
 transaction.abort.timed.out.transaction.cleanup.interval.ms=500
+log.retention.ms=-1
 log.cleaner.dedupe.buffer.size=8388608
 """
 

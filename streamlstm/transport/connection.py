@@ -1,4 +1,4 @@
-"""kafka-python 3.0: its seams and what we repair, here and nowhere else.
+"""kafka-python 3.0: its seams and what we repair, here (and in sockets.py) and nowhere else.
 
 The library's connection and protocol layers are sound and its consumer is repaired below; its KafkaProducer is not used
 (see transaction.py). None of what is touched here is public API, so `check_client` looks at every seam before the first
@@ -19,7 +19,7 @@ connection, and a release outside SUPPORTED is refused.
 import inspect
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
@@ -40,6 +40,7 @@ from kafka.util import Timer
 
 from streamlstm.errors import ConfigError
 from streamlstm.transport.settings import ConnectionSettings, SourceSettings
+from streamlstm.transport.sockets import PlainTransport, TlsTransport, connect, ssl_context, tls_handshake
 
 SUPPORTED = "kafka-python >=3.0.12,<3.1"
 ACCESS_ERRORS = (
@@ -87,42 +88,6 @@ def _names(function: Any) -> set[str]:
     return set(function.__code__.co_names)
 
 
-def _large_reads(base: type, *would_block: type[BaseException]) -> type:
-    """A transport that reads up to `read_bytes` at a time, and writes from views."""
-
-    pending: tuple[type[BaseException], ...] = (BlockingIOError, InterruptedError, *would_block)
-
-    class LargeReads(base):  # type: ignore[misc]
-        read_bytes = 1 << 20
-
-        def _sock_recv(self) -> tuple[bytes, Exception | None]:
-            chunks: list[bytes] = []
-            left = self.read_bytes
-            try:
-                while left > 0:
-                    chunk = self._sock.recv(left)
-                    if not chunk:
-                        return b"".join(chunks), kafka_errors.KafkaConnectionError("socket disconnected")
-                    chunks.append(chunk)
-                    left -= len(chunk)
-                    if not would_block:
-                        break  # the event loop comes back when there is more; TLS may hold more that it can't see
-            except pending:
-                pass
-            except OSError as error:
-                return b"".join(chunks), kafka_errors.KafkaConnectionError(error)
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks), None
-
-        def write(self, chunk: bytes) -> None:
-            super().write(memoryview(chunk))
-
-    return LargeReads
-
-
-_PlainTransport = _large_reads(KafkaTCPTransport)
-_TlsTransport = _large_reads(KafkaSSLTransport, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
-
 class Connections(KafkaConnectionManager):  # type: ignore[misc]
     """kafka-python's connection manager with our transports. `last_error` is why the last connection failed."""
 
@@ -156,66 +121,14 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]
             raise kafka_errors.KafkaConnectionError(str(error)) from error
 
     async def _open_transport(self, node: Any, timeout_at: float | None) -> Any:
-        sock = await _connect(self._net, node.host, node.port, self.config["socket_options"], timeout_at)
+        sock = await connect(self._net, node.host, node.port, self.config["socket_options"], timeout_at)
         if self._ssl_context is None:
-            transport = _PlainTransport(self._net, sock, host=node.host)
+            transport = PlainTransport(self._net, sock, host=node.host)
         else:
-            transport = _TlsTransport(self._net, sock, host=node.host, ssl_context=self._ssl_context)
-            await _tls_handshake(self._net, transport, timeout_at)
+            transport = TlsTransport(self._net, sock, host=node.host, ssl_context=self._ssl_context)
+            await tls_handshake(self._net, transport, timeout_at)
         transport.read_bytes = self._read_bytes
         return transport
-
-
-async def _connect(
-    net: NetworkSelector, host: str, port: int, options: list[tuple[int, int, int]], timeout_at: float | None
-) -> socket.socket:
-    """kafka-python's connect, without leaving a socket open when it fails."""
-    addresses = KafkaNetSocket()
-    failure: BaseException = kafka_errors.KafkaConnectionError("the name has no address")
-    for family, kind, protocol, _, address in addresses.dns_lookup(host, port):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            for option in options:
-                sock.setsockopt(*option)
-            connected: socket.socket = await addresses.sock_connect(net, sock, address, timeout_at=timeout_at)
-            return connected
-        except BaseException as error:
-            sock.close()
-            if not isinstance(error, OSError | kafka_errors.KafkaError):
-                raise
-            failure = error
-    raise failure
-
-
-async def _tls_handshake(net: NetworkSelector, transport: Any, timeout_at: float | None) -> None:
-    try:
-        while True:
-            try:
-                transport._sock.do_handshake()
-                return
-            except ssl.SSLWantReadError:
-                await net.wait_read(transport._sock, timeout_at)
-            except ssl.SSLWantWriteError:
-                await net.wait_write(transport._sock, timeout_at)
-    except BaseException:
-        transport._sock.close()
-        raise
-
-
-def _ssl_context(security: Mapping[str, str | bool]) -> ssl.SSLContext | None:
-    """One context for all connections, or None for plain text. Raises ConfigError when a file of it is no good."""
-    if not str(security.get("security_protocol", "PLAINTEXT")).endswith("SSL"):
-        return None
-    settings = {name: security.get(name, value) for name, value in KafkaSSLTransport.DEFAULT_CONFIG.items()}
-    try:
-        context: ssl.SSLContext = KafkaSSLTransport._build_ssl_context(settings)
-        if security.get("ssl_ciphers"):
-            context.set_ciphers(str(security["ssl_ciphers"]))
-    except (OSError, ssl.SSLError) as error:
-        names = ", ".join(str(value) for name, value in settings.items() if value and name.endswith("file"))
-        raise ConfigError([f"kafka.security: TLS cannot be set up from {names or 'the settings'}: {error}"]) from error
-    return context
 
 
 def _client_configs(settings: ConnectionSettings) -> dict[str, Any]:
@@ -237,7 +150,7 @@ def _client_configs(settings: ConnectionSettings) -> dict[str, Any]:
 
 def open_connections(settings: ConnectionSettings) -> Connections:
     """A connection manager with its own I/O thread, not yet bootstrapped."""
-    context = _ssl_context(settings.security)
+    context = ssl_context(settings.security)
     net = NetworkSelector(client_id=settings.client_id)
     configs = _client_configs(settings) | {
         "receive_message_max_bytes": _RECEIVE_LIMIT,
@@ -255,7 +168,8 @@ def open_consumer(settings: ConnectionSettings, source: SourceSettings, records:
     `records` makes the fetcher's PartitionRecords. Raises kafka-python's errors.
     """
 
-    context, clients = _ssl_context(settings.security), []
+    context = ssl_context(settings.security)
+    clients: list[KafkaNetClient] = []
 
     def client(**configs: Any) -> KafkaNetClient:
         net = NetworkSelector(**configs)

@@ -65,6 +65,12 @@ def check_topics(
         raise InputMissingError("\n".join(problems))
 
 
+def create_topic(cluster: Cluster, topic: str, partitions: int) -> None:
+    """Make a topic, if it isn't there, and wait until the brokers know it. Raises AccessError, RetryError."""
+    _create(cluster, [topic], partitions)
+    _await(cluster, [topic], cluster.deadline(_CREATE_TIMEOUT_MS))
+
+
 def find_problems(
     found: Mapping[str, TopicFacts | None], input_topic: str, written: Sequence[str], max_batch_bytes: int, servers: str
 ) -> list[str]:

@@ -8,14 +8,12 @@ each reply means is decided in outcomes.py; here the requests are sent and the d
 3. COMMIT: EndTxn. Only its definite success ends `commit`; until then the batches are kept and sent again as needed.
 """
 
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from streamlstm.errors import (
     AccessError,
-    BatchRefusedError,
     ConfigError,
     FencedError,
     InputMissingError,
@@ -28,6 +26,7 @@ from streamlstm.transport import requests
 from streamlstm.transport.cluster import DEADLINE_OVER, Cluster, CoordinatorKind, Lost, NotSent, code_name
 from streamlstm.transport.group import Group
 from streamlstm.transport.offsets import Later, ask_committed
+from streamlstm.transport.outbox import Outbox, in_parts
 from streamlstm.transport.outcomes import (
     ALL_NEW,
     LOST,
@@ -43,15 +42,12 @@ from streamlstm.transport.outcomes import (
     decide,
     verdict,
 )
-from streamlstm.transport.requests import Partition, ProduceBatch, Producer, Refusal
+from streamlstm.transport.requests import Partition, ProduceBatch, Producer
 from streamlstm.transport.settings import WriterSettings
 
 __all__ = ["Committed", "ProduceBatch", "Writer", "WriterCounters"]
 
-REQUESTS_PER_LEADER = 4
 _FEATURE = "transaction.version"
-_REASONS = {10: "too_large", 18: "too_large", 32: "invalid_timestamp"}
-_LOOKUP_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,29 +74,21 @@ class WriterCounters:
 
 @dataclass(slots=True)
 class _Attempt:
-    """One call of `commit` under way."""
+    """One call of `commit` under way. `pause` is the next pause between two requests, `why` the last refusal."""
 
-    batches: Sequence[ProduceBatch]
+    outbox: Outbox
     offsets: Mapping[Partition, int]
     group: Group
     began: float
     deadline: float
+    pause: float
     count: int = 1
-    unsent: dict[Partition, deque[int]] = field(default_factory=dict)
-    refusal: Refusal | None = None
-    refused_index: int = -1
     why: str = ""
 
     def note(self, step: Step, answer: NotSent | Lost | Later) -> None:
         """Remember why it does not go on, unless that is only the deadline."""
         if answer is not DEADLINE_OVER:
             self.why = f"{step.name}: {answer.why}"
-
-    def rewind(self) -> None:
-        """Everything is to be sent, in order per partition."""
-        self.unsent = {}
-        for index, batch in enumerate(self.batches):
-            self.unsent.setdefault((batch.topic, batch.partition), deque()).append(index)
 
 
 class Writer:
@@ -129,8 +117,7 @@ class Writer:
             raise ConfigError(
                 [f"commit.transaction_protocol: v2 needs {_FEATURE} 2; the cluster has finalized {level}"]
             )
-        now = self._cluster.clock()
-        attempt = _Attempt((), {}, Group("", -1, "", None, False), now, deadline)
+        attempt = self._attempt((), {}, Group("", -1, "", None, False), deadline)
         state = State(self.protocol, Step.INITIALIZE)
         while state.step is Step.INITIALIZE:
             state = self._advance(state, attempt)
@@ -155,17 +142,21 @@ class Writer:
             raise InvariantError("Writer.commit without a successful Writer.open")
         if not offsets:
             raise InvariantError("Writer.commit without source offsets: its outcome could not be found out")
-        began = self._cluster.clock()
         deadline = self._cluster.deadline(self.settings.commit_timeout_ms if timeout_ms is None else timeout_ms)
+        attempt = self._attempt(batches, offsets, group, deadline)
         self._cluster.watch(sorted({batch.topic for batch in batches}), deadline)
-        attempt = _Attempt(batches, offsets, group, began, deadline)
-        attempt.rewind()
         state = begin(self.protocol)
         while not state.terminal:
             state = self._advance(state, attempt)
         if state.step is Step.FAILED:
             raise self._failure(state, attempt)
         return self._settle(attempt)
+
+    def _attempt(
+        self, batches: Sequence[ProduceBatch], offsets: Mapping[Partition, int], group: Group, deadline: float
+    ) -> _Attempt:
+        outbox, now = Outbox(batches, self._sequences), self._cluster.clock()
+        return _Attempt(outbox, offsets, group, now, deadline, self.settings.retry_pause_ms / 1000)
 
     def close(self) -> None:
         """Forget the producer; nothing is open between two commits. The cluster stays open."""
@@ -176,8 +167,8 @@ class Writer:
         self._settled.update(attempt.offsets)
         self.counters.committed += 1
         self.counters.commit_seconds += seconds
-        self.counters.batches += len(attempt.batches)
-        self.counters.bytes += sum(len(batch.buffer) for batch in attempt.batches)
+        self.counters.batches += len(attempt.outbox.batches)
+        self.counters.bytes += sum(len(batch.buffer) for batch in attempt.outbox.batches)
         return Committed(seconds, attempt.count)
 
     def _advance(self, state: State, attempt: _Attempt) -> State:
@@ -191,11 +182,11 @@ class Writer:
         if self._begins_anew(state, after):
             attempt.count += 1
             attempt.began = self._cluster.clock()
-            attempt.rewind()
+            attempt.outbox.rewind()
         if pace is not Pace.NOW and not after.terminal:
             self._wait(after, pace, attempt)
         else:
-            self._retry_pause = self.settings.retry_pause_ms / 1000
+            attempt.pause = self.settings.retry_pause_ms / 1000
         return after
 
     def _begins_anew(self, state: State, after: State) -> bool:
@@ -210,19 +201,17 @@ class Writer:
         if after.cause is Cause.FENCED and after.step is Step.FAILED:
             self.counters.fenced += 1
 
-    _retry_pause = 0.005
-
     def _wait(self, after: State, pace: Pace, attempt: _Attempt) -> None:
         now = self._cluster.clock()
         if now >= attempt.deadline:
             self._producer = None
-            missing = [batch.topic for batch in attempt.batches if self._cluster.partitions(batch.topic) is None]
+            missing = [topic for topic, _ in attempt.outbox.partitions if self._cluster.partitions(topic) is None]
             if missing and after.step in (Step.PRODUCE, Step.ADD_PARTITIONS):
                 raise InputMissingError(f"output topic {missing[0]!r} is not there; last answer: {attempt.why}")
             raise RetryError(f"no outcome of {after.step.name} in {now - attempt.began:.1f} s: {attempt.why}")
         self.counters.retries += 1
-        self._cluster.pause(min(self._retry_pause, attempt.deadline - now))
-        self._retry_pause = min(2 * self._retry_pause, self.settings.retry_pause_max_ms / 1000)
+        self._cluster.pause(min(attempt.pause, attempt.deadline - now))
+        attempt.pause = min(2 * attempt.pause, self.settings.retry_pause_max_ms / 1000)
         if pace is Pace.RELOCATE:
             self._cluster.forget_coordinator(CoordinatorKind.TRANSACTION, self.settings.transactional_id)
             self._cluster.forget_coordinator(CoordinatorKind.GROUP, attempt.group.group_id)
@@ -236,7 +225,7 @@ class Writer:
             case Step.VERIFY:
                 return self._verify(attempt)
             case Step.ADD_PARTITIONS:
-                request = requests.add_partitions(self._known, attempt.unsent)
+                request = requests.add_partitions(self._known, attempt.outbox.partitions)
                 return self._codes(state, self._coordinated(request, attempt), attempt, requests.add_partitions_codes)
             case Step.PRODUCE:
                 return self._produce(attempt)
@@ -281,7 +270,7 @@ class Writer:
     def _become(self, producer_id: int, epoch: int) -> None:
         """A new epoch numbers its batches from 0."""
         self._producer = Producer(self.settings.transactional_id, int(producer_id), int(epoch))
-        self._sequences = {}
+        self._sequences.clear()
 
     def _end(self, state: State, attempt: _Attempt) -> int:
         answer = self._coordinated(requests.end(self._known, self.protocol, state.step is Step.COMMIT), attempt)
@@ -307,7 +296,7 @@ class Writer:
 
     def _produce(self, attempt: _Attempt) -> int:
         """Rounds of one batch per partition until all are taken; the weightiest refusal ends them."""
-        while attempt.unsent:
+        while attempt.outbox.partitions:
             code = self._produce_round(attempt)
             if code:
                 return code
@@ -315,41 +304,27 @@ class Writer:
 
     def _produce_round(self, attempt: _Attempt) -> int:
         by_leader: dict[int, list[ProduceBatch]] = {}
-        for partition, indexes in attempt.unsent.items():
+        for partition, batch in attempt.outbox.heads().items():
             leader = self._cluster.leader(*partition)
             if leader is None:
                 attempt.note(Step.PRODUCE, NotSent(f"partition {partition[1]} of topic {partition[0]!r} has no leader"))
                 return NOT_SENT
-            batch = attempt.batches[indexes[0]]
             requests.stamp(batch, self._known, self._sequences.get(partition, 0))
             by_leader.setdefault(leader, []).append(batch)
         timeout_ms = self.settings.request_timeout_ms
         sent = [
             (leader, requests.produce(self._known, self.protocol, part, timeout_ms))
             for leader, batches in by_leader.items()
-            for part in _in_parts(batches, self.settings.max_request_bytes)
+            for part in in_parts(batches, self.settings.max_request_bytes)
         ]
         answers = self._cluster.send_all(sent, min(attempt.deadline, self._cluster.deadline(timeout_ms)))
-        return _weightiest(Step.PRODUCE, {self._taken(answer, attempt) for answer in answers})
+        return _weightiest(Step.PRODUCE, {code for answer in answers for code in self._taken(answer, attempt)})
 
-    def _taken(self, answer: Any, attempt: _Attempt) -> int:
-        """Strike out what one Produce reply says was taken; the weightiest of its codes."""
+    def _taken(self, answer: Any, attempt: _Attempt) -> set[int]:
         if isinstance(answer, NotSent | Lost):
             attempt.note(Step.PRODUCE, answer)
-            return NOT_SENT if isinstance(answer, NotSent) else LOST
-        refusals = requests.produce_refusals(answer)
-        for partition, refusal in refusals.items():
-            indexes = attempt.unsent[partition]
-            if refusal.code:
-                attempt.refusal = _heavier(attempt.refusal, refusal)
-                if attempt.refusal is refusal:
-                    attempt.refused_index = indexes[0]
-                continue
-            batch = attempt.batches[indexes.popleft()]
-            self._sequences[partition] = (self._sequences.get(partition, 0) + batch.count) & 0x7FFFFFFF
-            if not indexes:
-                del attempt.unsent[partition]
-        return _weightiest(Step.PRODUCE, {refusal.code for refusal in refusals.values()})
+            return {NOT_SENT if isinstance(answer, NotSent) else LOST}
+        return attempt.outbox.take(requests.produce_refusals(answer))
 
     def _failure(self, state: State, attempt: _Attempt) -> StreamlstmError:
         """The error for a state that FAILED. After all but two of them the producer is unusable."""
@@ -357,8 +332,8 @@ class Writer:
         match state.cause:
             case Cause.STALE_GENERATION:
                 return StaleGenerationError(f"group {attempt.group.group_id!r} has moved on ({why})")
-            case Cause.BATCH_REFUSED if attempt.refusal is not None:
-                return _refused(attempt.refused_index, attempt.refusal, attempt.batches)
+            case Cause.BATCH_REFUSED if refused := attempt.outbox.refused():
+                return refused
         self._producer = None
         match state.cause:
             case Cause.FENCED:
@@ -371,40 +346,9 @@ class Writer:
         return InvariantError(f"a reply that no transaction should get ({why})")
 
 
-def _refused(index: int, refusal: Refusal, batches: Sequence[ProduceBatch]) -> BatchRefusedError:
-    topic, partition = refusal.partition
-    size = len(batches[index].buffer)
-    message = (
-        f"the broker refuses a batch of {size} bytes for partition {partition} of topic {topic!r}: "
-        f"{code_name(refusal.code)} {refusal.message}"
-    )
-    return BatchRefusedError(index, _REASONS.get(refusal.code, "invalid_record"), refusal.records, message.rstrip())
-
-
 def _error_code(answer: Any) -> set[int]:
     return {int(answer.error_code)}
 
 
 def _weightiest(step: Step, codes: set[int]) -> int:
     return max(codes, key=lambda code: (verdict(step, code), code), default=0)
-
-
-def _heavier(one: Refusal | None, other: Refusal) -> Refusal:
-    if one is None or verdict(Step.PRODUCE, other.code) > verdict(Step.PRODUCE, one.code):
-        return other
-    return one
-
-
-def _in_parts(batches: Sequence[ProduceBatch], max_bytes: int) -> list[list[ProduceBatch]]:
-    """Requests of at most `max_bytes`, one batch at least. What a few don't hold waits for the next round."""
-    parts: list[list[ProduceBatch]] = []
-    size = max_bytes
-    for batch in batches:
-        if size + len(batch.buffer) > max_bytes:
-            if len(parts) == REQUESTS_PER_LEADER:
-                break
-            parts.append([])
-            size = 0
-        parts[-1].append(batch)
-        size += len(batch.buffer)
-    return parts

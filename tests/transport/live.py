@@ -48,6 +48,7 @@ def read_all(bootstrap: str, topic: str, isolation: str = "read_committed") -> d
             "enable.partition.eof": True,
             "enable.auto.commit": False,
             "check.crcs": True,
+            "auto.offset.reset": "error",
         }
     )
     try:

@@ -21,7 +21,7 @@ from kafka.structs import TopicPartition
 from local_kafka import LocalKafka
 
 from streamlstm.errors import AccessError, ConfigError, RetryError
-from streamlstm.transport import connection
+from streamlstm.transport import connection, sockets
 from streamlstm.transport.cluster import Cluster, Lost, NotSent
 from streamlstm.transport.settings import ConnectionSettings, SourceSettings
 from streamlstm.transport.source import Source
@@ -203,7 +203,7 @@ def test_what_tls_holds_back_is_read_at_once(certificate: Path) -> None:
     sent = bytes(range(256)) * 400
     with server.wrap_socket(theirs, server_side=True, do_handshake_on_connect=False) as far:
         client = ssl.create_default_context(cafile=str(certificate / "ca.pem"))
-        transport = connection._TlsTransport(None, ours, host="localhost", ssl_context=client)
+        transport = sockets.TlsTransport(None, ours, host="localhost", ssl_context=client)
         greeting = threading.Thread(target=far.do_handshake)
         greeting.start()
         transport._sock.do_handshake()
