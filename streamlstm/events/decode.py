@@ -104,7 +104,7 @@ class JsonDecoder:
         Returns how many rows the compiled scanner handed on to the reader in Python, which is some 50 times slower.
         """
         handed_on = np.empty(stop - start, np.int64)
-        tree, seen = self._tree, np.zeros(self._tree.n_nodes, np.int64)
+        tree, seen = self._tree, np.zeros(self._tree.node_words, np.int64)
         count = scan_events(
             batch.payload, start, stop, batch.timestamp, batch.key_at, batch.key_len, batch.value_at, batch.value_len,
             self._decimals, self._stream_source, EARLIEST_MS, LATEST_MS, tree.words, seen,

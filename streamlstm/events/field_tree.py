@@ -12,10 +12,10 @@ from streamlstm.kernels import text
 
 @dataclass(frozen=True, slots=True)
 class FieldTree:
-    """`words` int64: `n_nodes` rows of text.NODE_COLUMNS, node 0 being the root; then for each node a hash table of its
-    children with open addressing, -1 where free; then the names in UTF-8, padded."""
+    """`words` int64: first the nodes, `node_words` in all, beginning with the root; then for each node a hash table of
+    its children with open addressing, -1 where free; then the names in UTF-8, from whole words on; then padding."""
 
-    n_nodes: int
+    node_words: int
     words: NDArray[np.int64]
 
 
@@ -68,21 +68,24 @@ def _add_child(nodes: list[_Node], parent: int, name: str, role: int, rank: int)
 
 def _pack(nodes: list[_Node]) -> FieldTree:
     texts = [node.name.encode() for node in nodes]
-    name_at = np.cumsum([0, *map(len, texts)])
-    names = np.frombuffer(b"".join(texts) + bytes(PADDING + -int(name_at[-1]) % 8), np.uint8)
-    hashed = [text.name_words(names.ctypes.data + int(at), len(one)) for at, one in zip(name_at, texts, strict=False)]
+    name_words = [np.frombuffer(one + bytes(-len(one) % 8), np.int64) for one in texts]
+    hashed = [text.name_words(np.frombuffer(one + bytes(PADDING), np.uint8).ctypes.data, len(one)) for one in texts]
     tables = [_hash_table([(child, int(hashed[child][1])) for child in node.children.values()]) for node in nodes]
-    table_at = len(nodes) * text.NODE_COLUMNS + np.cumsum([0, *map(len, tables)])
-    packed = np.zeros((len(nodes), text.NODE_COLUMNS), np.int64)
+    node_words = len(nodes) * text.NODE_WORDS
+    table_at = node_words + np.cumsum([0, *map(len, tables)])
+    name_at = table_at[-1] + np.cumsum([0, *map(len, name_words)])
+    packed = np.zeros((len(nodes), text.NODE_WORDS), np.int64)
     packed[:, text.FIRST_WORD] = np.array([word for word, _ in hashed], np.uint64).view(np.int64)
     packed[:, text.LENGTH] = [len(one) for one in texts]
-    packed[:, text.NAME_AT] = name_at[:-1] + 8 * table_at[-1]
+    packed[:, text.NAME] = name_at[:-1]
     packed[:, text.ROLE] = [node.role for node in nodes]
     packed[:, text.RANK] = [node.rank for node in nodes]
-    packed[:, text.TABLE_AT] = 8 * table_at[:-1]
+    packed[:, text.TABLE] = table_at[:-1]
     packed[:, text.TABLE_MASK] = [len(table) - 1 for table in tables]
-    packed[:, text.PARENT] = [node.parent for node in nodes]
-    return FieldTree(len(nodes), np.concatenate([packed.ravel(), *tables, names.view(np.int64)]))
+    packed[:, text.PARENT] = [node.parent * text.NODE_WORDS for node in nodes]
+    return FieldTree(
+        node_words, np.concatenate([packed.ravel(), *tables, *name_words, np.zeros(PADDING // 8, np.int64)])
+    )  # fmt: skip
 
 
 def _hash_table(children: list[tuple[int, int]]) -> NDArray[np.int64]:
@@ -93,5 +96,5 @@ def _hash_table(children: list[tuple[int, int]]) -> NDArray[np.int64]:
         slot = mixed & (size - 1)
         while table[slot] != -1:
             slot = (slot + 1) & (size - 1)
-        table[slot] = child
+        table[slot] = child * text.NODE_WORDS
     return table

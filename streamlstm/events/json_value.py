@@ -5,21 +5,21 @@ with NaN, Infinity or a number beyond float64 from text that is no JSON, and giv
 """
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
 
 from streamlstm.events.batch import Reason
 from streamlstm.events.fields import FieldPaths, split_path
 from streamlstm.events.times import from_integer, parse_number, parse_rfc3339
+from streamlstm.kernels.text import nests_deeper
 
 NESTING_LIMIT = 256
 """Deeper arrays and objects are refused as NOT_JSON, so that no parser's own limit decides."""
 
 _ABSENT = object()
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 _INFINITE = (float("inf"), float("-inf"))
 
 
@@ -138,14 +138,8 @@ def _numbers(found: list[Any]) -> tuple[float, ...] | Reason:
 
 
 def _nested_too_deep(text: bytes) -> bool:
-    if text.count(b"[") + text.count(b"{") <= NESTING_LIMIT:
-        return False
-    depth = 0
-    for token in _STRUCTURE.finditer(text):
-        depth += (token[0] in (b"[", b"{")) - (token[0] in (b"]", b"}"))
-        if depth > NESTING_LIMIT:
-            return True
-    return False
+    few_brackets = text.count(b"[") + text.count(b"{") <= NESTING_LIMIT
+    return not few_brackets and bool(nests_deeper(np.frombuffer(text, np.uint8), NESTING_LIMIT))
 
 
 def _why_refused(text: bytes) -> Reason:

@@ -27,17 +27,18 @@ def skip_space(p: int, end: int) -> int:
 
 
 @embedded
-def string_end(p: int, end: int, escapes: bool) -> int:
-    """The closing quote of the string whose first byte is at p; 0 when it is invalid or has unwanted `escapes`."""
+def string_end(p: int, end: int) -> int:
+    """The closing quote of the string whose first byte is at p; less than 0, if it has escapes; 0 if it is invalid."""
     stops = string_stops(p)
     close = p + trailing_zeros(stops)
     if stops != uint64(0) and close < end and load_byte(close) == QUOTE:
         return close  # type: ignore[no-any-return]
-    return _string_end(p, end, escapes)
+    return _string_end(p, end)
 
 
 @compiled
-def _string_end(p: int, end: int, escapes: bool) -> int:
+def _string_end(p: int, end: int) -> int:
+    sign = 1
     while p < end:
         stops = string_stops(p)
         if stops == uint64(0):
@@ -48,10 +49,14 @@ def _string_end(p: int, end: int, escapes: bool) -> int:
             return 0
         byte = load_byte(p)
         if byte == QUOTE:
-            return p
-        if byte < SPACE or (byte == BACKSLASH and not escapes):
+            return sign * p
+        if byte < SPACE:
             return 0
-        p = _skip_escape(p, end) if byte == BACKSLASH else _skip_character(p, end)
+        if byte == BACKSLASH:
+            sign = -1
+            p = _skip_escape(p, end)
+        else:
+            p = _skip_character(p, end)
         if p == 0:
             return 0
     return 0

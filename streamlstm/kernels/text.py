@@ -5,8 +5,8 @@ thing. It hands on: invalid JSON, missing fields, values of a wrong kind or out 
 field that occurs twice, numbers of more than 19 digits or beyond the normal float64, nesting beyond 63 levels, and some
 rare forms of times. Fields that it doesn't look for are checked and passed over.
 
-Field names form a tree (see streamlstm.events.field_tree): node 0 is the root object, the others a name in their
-parent's object. Text is addressed by int64 addresses p < end; up to 32 bytes from `end` on may be read, and never
+Field names form a tree (see streamlstm.events.field_tree): the first node is the root object, the others are a name in
+their parent's object. Text is addressed by int64 addresses p < end; up to 32 bytes from `end` on may be read, and never
 count.
 """
 
@@ -15,21 +15,23 @@ from numba import int64, uint64
 from numpy.typing import NDArray
 
 from streamlstm.kernels.compile import compiled, embedded
+from streamlstm.kernels.memory import load_word as load_field
+from streamlstm.kernels.memory import store_word as store_field
 from streamlstm.kernels.number import MOST_DIGITS, nearest, number_parts
-from streamlstm.kernels.strings import QUOTE, is_utf8, skip_space, string_end
+from streamlstm.kernels.strings import BACKSLASH, QUOTE, is_utf8, skip_space, string_end
 from streamlstm.kernels.time_text import read_date_time, read_epoch
-from streamlstm.kernels.words import load_byte, load_word, store_real, store_word
+from streamlstm.kernels.words import load_byte, load_word, store_real
 
-# columns of the tree's nodes
+# The words of a node. Nodes, tables and names stand in one int64 array, the tree; a node is where it begins there.
 FIRST_WORD = 0  # of the name: its first 8 bytes, zeros behind a shorter one
 LENGTH = 1  # of the name in bytes
-NAME_AT = 2  # in bytes from the tree's first
+NAME = 2  # where the name begins
 ROLE = 3
 RANK = 4  # lower ones go before higher ones of the same role; an input's is its index
-TABLE_AT = 5  # of the node's children, in bytes from the tree's first
-TABLE_MASK = 6  # slots of that table, a power of two, less one
+TABLE = 5  # where the hash table of the children begins
+TABLE_MASK = 6  # its slots, a power of two, less one
 PARENT = 7
-NODE_COLUMNS = 8
+NODE_WORDS = 8
 
 # roles: what to do with the value of a name
 INNER = 0  # look into the object
@@ -71,22 +73,17 @@ def name_words(at: int, length: int) -> tuple[int, int]:
 
 
 @embedded
-def _of_node(tree: int, node: int, column: int) -> int:
-    return int64(load_word(tree + 8 * (NODE_COLUMNS * node + column)))  # type: ignore[no-any-return]
-
-
-@embedded
 def _find_child(tree: int, node: int, at: int, length: int) -> int:
     """The child of `node` whose name is the `length` bytes at `at`, or _NO_CHILD."""
     word, mixed = name_words(at, length)
-    table, mask = tree + _of_node(tree, node, TABLE_AT), _of_node(tree, node, TABLE_MASK)
+    table, mask = load_field(tree, node + TABLE), load_field(tree, node + TABLE_MASK)
     slot = int64(mixed) & mask
     while True:
-        child = int64(load_word(table + 8 * slot))
+        child = load_field(tree, table + slot)
         if child == _NO_CHILD:
             return _NO_CHILD
-        if _of_node(tree, child, FIRST_WORD) == int64(word) and _of_node(tree, child, LENGTH) == length:
-            name = tree + _of_node(tree, child, NAME_AT)
+        if load_field(tree, child + FIRST_WORD) == int64(word) and load_field(tree, child + LENGTH) == length:
+            name = tree + 8 * load_field(tree, child + NAME)
             i = 8
             while i < length and load_byte(name + i) == load_byte(at + i):
                 i += 1
@@ -96,21 +93,23 @@ def _find_child(tree: int, node: int, at: int, length: int) -> int:
 
 
 @embedded
-def _read_name(p: int, end: int, escapes: bool) -> tuple[int, int, int]:
-    """The member of an object at p: where its name begins, its length, and where its value begins; 0 if it isn't so."""
+def _read_name(p: int, end: int) -> tuple[int, int, int]:
+    """The member of an object at p: where its name begins, its length (-1 if it has escapes), where its value begins.
+
+    The last is 0 if there is no valid name with a colon and something behind it.
+    """
     p = skip_space(p, end)
     if p >= end or load_byte(p) != QUOTE:
         return 0, 0, 0
     name = p + 1
-    p = string_end(name, end, escapes)
-    if p == 0:
+    close = string_end(name, end)
+    if close == 0:
         return 0, 0, 0
-    length = p - name
-    p = skip_space(p + 1, end)
+    p = skip_space(abs(close) + 1, end)
     if p >= end or load_byte(p) != _COLON:
         return 0, 0, 0
     p = skip_space(p + 1, end)
-    return name, length, p if p < end else 0
+    return name, max(close - name, -1), p if p < end else 0
 
 
 @compiled
@@ -118,8 +117,8 @@ def _skip_scalar(p: int, end: int) -> int:
     """Behind the valid string, finite number, true, false or null at p; 0 if there is none."""
     byte = load_byte(p)
     if byte == QUOTE:
-        p = string_end(p + 1, end, True)
-        return p + 1 if p != 0 else 0
+        close = string_end(p + 1, end)
+        return abs(close) + 1 if close != 0 else 0
     if byte == _MINUS or _ZERO <= byte <= _NINE:
         p, _, _, digits, _, exponent = number_parts(p, end)
         return p if digits <= _SKIPPED_DIGITS and -_SKIPPED_EXPONENT <= exponent <= _SKIPPED_EXPONENT else 0
@@ -149,7 +148,7 @@ def _skip_value(p: int, end: int) -> int:
                 return 0
             if load_byte(p) != byte + 2:  # the closing bracket's code
                 if byte == _OPEN_OBJECT:
-                    _, _, p = _read_name(p, end, True)
+                    _, _, p = _read_name(p, end)
                     if p == 0:
                         return 0
                 continue
@@ -165,7 +164,7 @@ def _skip_value(p: int, end: int) -> int:
             p += 1
             if byte == _COMMA:
                 if objects & uint64(1):
-                    _, _, p = _read_name(p, end, True)
+                    _, _, p = _read_name(p, end)
                     if p == 0:
                         return 0
                 break
@@ -175,6 +174,26 @@ def _skip_value(p: int, end: int) -> int:
             depth -= 1
         if depth == 0:
             return p
+
+
+@compiled("boolean(Array(uint8, 1, 'C', readonly=True), int64)")
+def nests_deeper(text: NDArray[np.uint8], limit: int) -> bool:
+    """Whether more than `limit` brackets and braces are open at once anywhere in JSON text, valid or not."""
+    depth = 0
+    quoted = escaped = False
+    for byte in text:
+        if quoted:
+            quoted = escaped or byte != QUOTE
+            escaped = not escaped and byte == BACKSLASH
+        elif byte == QUOTE:
+            quoted = True
+        elif byte in (_OPEN_OBJECT, _OPEN_ARRAY):
+            depth += 1
+            if depth > limit:
+                return True
+        elif byte in (_CLOSE_OBJECT, _CLOSE_ARRAY):
+            depth -= 1
+    return False
 
 
 # --------------------------------------------------------------------------------------------------------------- inputs
@@ -215,18 +234,18 @@ def _read_by_name(p: int, end: int, x: int, inputs: int, tree: int, node: int, s
     """Fill the `inputs` float64 at x from the object at p, behind its brace, that has each once; its end or 0."""
     found = 0
     while True:
-        name, length, p = _read_name(p, end, False)
-        if p == 0:
+        name, length, p = _read_name(p, end)
+        if p == 0 or length < 0:
             return 0
         child = _find_child(tree, node, name, length)
         if child == _NO_CHILD:
             p = _skip_value(p, end)
-        elif load_word(seen + 8 * child) == uint64(mark):
+        elif load_field(seen, child) == mark:
             return 0
         else:
-            store_word(seen + 8 * child, uint64(mark))
+            store_field(seen, child, mark)
             found += 1
-            p = _read_number(p, end, x + 8 * _of_node(tree, child, RANK))
+            p = _read_number(p, end, x + 8 * load_field(tree, child + RANK))
         if p == 0:
             return 0
         p = skip_space(p, end)
@@ -247,7 +266,7 @@ def _read_by_name(p: int, end: int, x: int, inputs: int, tree: int, node: int, s
 def _read_stream(p: int, end: int) -> tuple[int, int, int]:
     """The string or integer at p as a stream id: where the value ends (0: hand on), where the id begins, its length."""
     if load_byte(p) == QUOTE:
-        close = string_end(p + 1, end, False)
+        close = string_end(p + 1, end)
         return close + 1 if close > p + 1 else 0, p + 1, close - p - 1
     close, negative, mantissa, digits, _, _ = number_parts(p, end)
     length = digits + negative
@@ -262,8 +281,8 @@ def _scan_event(
     """Read the event at p: whether it was read to its end, inputs included; address (0: none) and length of the stream
     id; whether there was a time, and the time. The inputs are put to x.
 
-    Of the fields of one role the one with the lowest rank counts, wherever it stands. `seen` is the address of an int64
-    for each node, which holds `mark` when its name has occurred.
+    Of the fields of one role the one with the lowest rank counts, wherever it stands. `seen` is the address of
+    as many words as the nodes have; a node's first holds `mark` when its name has occurred.
     """
     stream, stream_length, stream_rank = 0, 0, _UNSEEN
     time, time_rank, x_rank = 0, _UNSEEN, _UNSEEN
@@ -271,24 +290,24 @@ def _scan_event(
     p = skip_space(p, end)
     if p >= end or load_byte(p) != _OPEN_OBJECT:
         return hand_on
-    node, p = 0, p + 1
+    node, p = int64(0), p + 1
     opened = True  # only behind an opening brace may the closing one stand where a name is expected
     while True:
         p = skip_space(p, end)
         if opened and p < end and load_byte(p) == _CLOSE_OBJECT:
             opened = False
         else:
-            name, length, p = _read_name(p, end, False)
-            if p == 0:
+            name, length, p = _read_name(p, end)
+            if p == 0 or length < 0:
                 return hand_on
             child = _find_child(tree, node, name, length)
             byte = load_byte(p)
             role, rank = INNER, _UNSEEN
             if child != _NO_CHILD:
-                if load_word(seen + 8 * child) == uint64(mark):
+                if load_field(seen, child) == mark:
                     return hand_on
-                store_word(seen + 8 * child, uint64(mark))
-                role, rank = _of_node(tree, child, ROLE), _of_node(tree, child, RANK)
+                store_field(seen, child, mark)
+                role, rank = load_field(tree, child + ROLE), load_field(tree, child + RANK)
             opened = role == INNER and child != _NO_CHILD and byte == _OPEN_OBJECT
             if opened:
                 node, p = child, p + 1
@@ -329,7 +348,7 @@ def _scan_event(
             if node == 0:
                 whole = skip_space(p, end) == end and x_rank != _UNSEEN
                 return whole, stream, stream_length, time_rank != _UNSEEN, time
-            node = _of_node(tree, node, PARENT)
+            node = load_field(tree, node + PARENT)
 
 
 @compiled(
@@ -362,8 +381,8 @@ def scan_events(
 
     Rows for the slower reader are listed in `handed_on` (room for stop - start); returns how many they are. Their
     columns mean nothing yet. `payload` has 64 bytes behind the last span (streamlstm.events.batch.PADDING). One second
-    is 10**decimals of the unit of numeric times; times outside [earliest, latest] are handed on. `seen` holds a zero
-    for each node of `tree`, and is used up.
+    is 10**decimals of the unit of numeric times; times outside [earliest, latest] are handed on. `seen` holds as
+    many zeros as the nodes of `tree` have words, and is used up.
     """
     base = int64(payload.ctypes.data)
     within = len(payload) - 64

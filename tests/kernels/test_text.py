@@ -20,7 +20,7 @@ GOOD = b'{"stream":"s","ts":5,"value":1.5}'
 def scan(tree: FieldTree, payload: bytes, spans: list[tuple[int, int]], inputs: int = 1, reasons: Any = None) -> Any:
     """The rows handed on, and the columns stream_at, stream_len, event_time and x. Records have no key."""
     n = len(spans)
-    at, size = (np.array(column, np.int64).reshape(n) for column in (list(zip(*spans, strict=True)) or [[], []]))
+    at, size = (np.array(column, np.int64) for column in zip(*spans, strict=True))
     stream_at, stream_len, event_time = (np.full(n, -7, np.int64) for _ in range(3))
     x = np.full((n, inputs), -7.0)
     reason = np.zeros(n, np.uint8) if reasons is None else np.array(reasons, np.uint8)
@@ -28,7 +28,7 @@ def scan(tree: FieldTree, payload: bytes, spans: list[tuple[int, int]], inputs: 
     none = np.full(n, -1, np.int64)
     count = text.scan_events(
         np.frombuffer(payload, np.uint8).copy(), 0, n, np.zeros(n, np.int64), none, none, at, size, 3,
-        text.FIELD_OR_KEY, EARLIEST_MS, LATEST_MS, tree.words, np.zeros(tree.n_nodes, np.int64),
+        text.FIELD_OR_KEY, EARLIEST_MS, LATEST_MS, tree.words, np.zeros(tree.node_words, np.int64),
         stream_at, stream_len, event_time, x, reason, handed_on,
     )  # fmt: skip
     assert (handed_on[count:] == -7).all()
@@ -86,12 +86,12 @@ def test_names_are_told_apart_by_every_byte() -> None:
 def test_a_tree_holds_each_name_once_in_its_parents_table() -> None:
     for fields in (*EVERY_FIELDS, MANY):
         tree = field_tree(fields)
-        nodes = tree.words[: tree.n_nodes * text.NODE_COLUMNS].reshape(-1, text.NODE_COLUMNS)
+        nodes = range(0, tree.node_words, text.NODE_WORDS)
         found: list[int] = []
-        for node in range(tree.n_nodes):
-            first, slots = nodes[node, text.TABLE_AT] // 8, nodes[node, text.TABLE_MASK] + 1
+        for node in nodes:
+            first, slots = tree.words[node + text.TABLE], tree.words[node + text.TABLE_MASK] + 1
             children = [int(child) for child in tree.words[first : first + slots] if child >= 0]
             assert 4 * len(children) <= slots
-            assert all(nodes[child, text.PARENT] == node for child in children)
+            assert all(tree.words[child + text.PARENT] == node for child in children)
             found += children
-        assert sorted(found) == list(range(1, tree.n_nodes))
+        assert sorted(found) == list(nodes)[1:]
