@@ -12,7 +12,7 @@ notation, `1.5e-7` and `1e+16` outside; integers keep `.0`; `-0.0` keeps its sig
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlstm.kernels.compile import compiled, inlined
+from streamlstm.kernels.compile import compiled, embedded
 from streamlstm.kernels.words import (
     float32_bits,
     float64_bits,
@@ -56,7 +56,7 @@ _ZEROS = np.uint64(0x3030303030303030)
 _0, _1, _2, _3, _4, _8, _10, _32, _40, _52, _63 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 8, 10, 32, 40, 52, 63))
 
 
-@inlined
+@embedded
 def _round_to_odd(high: np.uint64, low: np.uint64, scaled: np.uint64) -> np.uint64:
     """Upper 64 bits of the 192-bit product (high, low) x scaled; the last bit set when anything was cut off."""
     carry = multiply_high(low, scaled)
@@ -65,7 +65,7 @@ def _round_to_odd(high: np.uint64, low: np.uint64, scaled: np.uint64) -> np.uint
     return top | (_1 if middle > _1 else _0)
 
 
-@inlined
+@embedded
 def _shortest_digits(significand: np.uint64, exponent: int, closer_below: bool) -> tuple[np.uint64, int]:
     """Shortest decimal d x 10^e that rounds to significand x 2^exponent (> 0): (d, e).
 
@@ -102,7 +102,7 @@ def _shortest_digits(significand: np.uint64, exponent: int, closer_below: bool) 
     return s + (_1 if up else _0), k
 
 
-@inlined
+@embedded
 def _eight_digits(n: np.uint64) -> np.uint64:
     """n < 10^8 as 8 bytes, each a digit 0..9, the first digit in the lowest byte."""
     pair = n // np.uint64(10000)
@@ -113,7 +113,7 @@ def _eight_digits(n: np.uint64) -> np.uint64:
     return pair | ((w - pair * _10) << _8)
 
 
-@inlined
+@embedded
 def _with_point(digits: np.uint64, at: int) -> np.uint64:
     """Eight text bytes with a point put in before byte `at` (0..7): what follows moves up, the last byte is lost."""
     bits = np.uint64(8 * at)
@@ -121,7 +121,7 @@ def _with_point(digits: np.uint64, at: int) -> np.uint64:
     return (digits & kept) | (_POINT << bits) | ((digits & ~kept) << _8)
 
 
-@inlined
+@embedded
 def _print_digits(to: int, first: np.uint64, second: np.uint64, last: np.uint8, length: int, point: int) -> int:
     """`length` of 8 + 8 + 1 text digits with a point after `point` (1..16) of them; returns the address after."""
     store_word(to + 1, first)
@@ -139,7 +139,7 @@ def _print_digits(to: int, first: np.uint64, second: np.uint64, last: np.uint8, 
     return to + length + 1
 
 
-@inlined
+@embedded
 def _print_decimal(to: int, digits: np.uint64, exponent: int) -> int:
     """Text of digits x 10^exponent, digits in 1 .. 10^17 - 1."""
     bits = 64 - leading_zeros(digits)
@@ -214,26 +214,26 @@ def print_float32(to: int, bits: np.uint64) -> int:
     return _print_scaled(to, fraction | np.uint64(1 << 23), biased - 150, bool(fraction == 0) and biased > 1)
 
 
-@inlined
+@embedded
 def _print_sign(to: int, negative: np.uint64) -> int:
     store_byte(to, np.uint8(ord("-")))
     return to + signed(negative)
 
 
-@inlined
+@embedded
 def _print_null(to: int) -> int:
     """JSON has no word for NaN or infinity."""
     store_word(to, np.uint64(0x6C6C756E))
     return to + 4
 
 
-@inlined
+@embedded
 def _print_zero(to: int) -> int:
     store_word(to, np.uint64(0x302E30))  # 0.0
     return to + 3
 
 
-@inlined
+@embedded
 def _print_leading(to: int, n: np.uint64) -> int:
     """n < 10^8 without leading zeros."""
     digits = _eight_digits(n)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlstm.kernels.compile import compiled, inlined
+from streamlstm.kernels.compile import compiled, embedded
 from streamlstm.kernels.decimal import FLOAT_BYTES, INTEGER_BYTES, print_float32, print_float64, print_integer
 from streamlstm.kernels.memory import load_int64
 from streamlstm.kernels.words import (
@@ -121,13 +121,13 @@ class ForecastText:
         """Of the descriptor; good for as long as this object lives."""
 
 
-@inlined
+@embedded
 def column(columns: int, which: int, row: int) -> int:
     """Row `row` of an int64 column."""
     return signed(load_int64(load_int64(columns + 8 * which) + 8 * row))
 
 
-@inlined
+@embedded
 def literal_length(text: int, k: int) -> int:
     return signed(load_int64(text + 8 * (_LITERALS + 2 * k + 1)))
 
@@ -146,7 +146,7 @@ def text_bound(row: int, columns: int, text: int) -> int:
     return literals + numbers + _ESCAPED_BYTES * column(columns, STREAM_LEN, row) + 8
 
 
-@inlined
+@embedded
 def copy_span(to: int, at: int, length: int) -> int:
     """Copy `length` bytes, and up to 31 more; returns the address after."""
     done = 0
@@ -156,7 +156,7 @@ def copy_span(to: int, at: int, length: int) -> int:
     return to + length
 
 
-@inlined
+@embedded
 def _print_literal(to: int, text: int, k: int) -> int:
     return copy_span(to, load_int64(text + 8 * (_LITERALS + 2 * k)), literal_length(text, k))
 

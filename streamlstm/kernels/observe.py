@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from streamlstm.kernels.compile import compiled
 from streamlstm.kernels.memory import prefetch
+from streamlstm.kernels.words import signed
 
 OUT_OF_RANGE = np.uint8(8)  # events.batch.Reason.OUT_OF_RANGE; a test holds the two together
 RUNNING_LIMIT = 1e150  # the square of a value within it is finite in float64
@@ -87,7 +88,7 @@ def observe(
     of time from this event to the next: `interval` (ms) when it is known (> 0), else the time since the stream's
     previous event, else -1.
     """
-    base = rows.ctypes.data
+    base = signed(rows.ctypes.data)
     row_bytes = rows.shape[1] * 8
     for i in range(n):
         if i + PREFETCH_AHEAD < n and slot[i + PREFETCH_AHEAD] >= 0:

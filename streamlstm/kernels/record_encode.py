@@ -8,7 +8,7 @@ an hour ahead by default in Kafka 4), and they took that one. Kafka has no time 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlstm.kernels.compile import compiled, inlined
+from streamlstm.kernels.compile import compiled, embedded
 from streamlstm.kernels.forecast_text import (
     EVENT_TIME,
     HEADERS_AT,
@@ -37,19 +37,19 @@ _NO_TIMESTAMP = -1
 _FRAME_BYTES = 1 + 10 + 4 * 5 + 1  # attributes, timestamp, the four other varints, an empty header section
 
 
-@inlined
+@embedded
 def _zigzag(n: int) -> np.uint64:
     return np.uint64((n << 1) ^ (n >> 63))
 
 
-@inlined
+@embedded
 def _varint_bytes(z: np.uint64) -> int:
     """Seven bits to a byte: ceil(bits / 7), at least 1."""
     bits: int = 64 - leading_zeros(z | np.uint64(1))
     return (bits * 9 + 64) >> 6
 
 
-@inlined
+@embedded
 def _put_varint(to: int, z: np.uint64) -> int:
     while z >= np.uint64(0x80):
         store_byte(to, np.uint8(z | np.uint64(0x80)))
