@@ -1,6 +1,7 @@
-"""Processes that end with the demo, however it ends."""
+"""Processes that the demo starts, and that end with it however it ends."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,31 +9,62 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start_python(module: str, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
+class ChildError(Exception):
+    """A process didn't do its part; the message ends with the end of its log."""
+
+
+class Child:
     """`python -m module arguments...` from the root of the checkout, its output in `log`.
 
     In a session of its own, so that Ctrl-C reaches the demo alone, which then ends it; and where util-linux's setpriv
-    is there the kernel kills it when the demo dies without a word.
+    is there, the kernel kills it when the demo dies without a word.
     """
-    with_parent = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-    with log.open("wb") as out:
-        return subprocess.Popen(
-            [*with_parent, sys.executable, "-m", module, *arguments],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
 
+    def __init__(self, module: str, *arguments: str, log: Path) -> None:
+        self._name, self._log = module, log
+        with_parent = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        with log.open("wb") as out:
+            self._process = subprocess.Popen(
+                [*with_parent, sys.executable, "-m", module, *arguments],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """End it whatever it does; nothing when it has ended."""
-    if process.poll() is None:
-        process.kill()
-        process.wait()
+    def require_running(self) -> None:
+        if self._process.poll() is not None:
+            raise self._error(f"ended by itself with exit code {self._process.returncode}")
 
+    def require_no_failure(self) -> None:
+        """It may run, or have ended with 0."""
+        if self._process.poll() not in (None, 0):
+            raise self._error(f"ended with exit code {self._process.returncode}")
 
-def end_of(log: Path) -> str:
-    """The last lines of a log, to put behind an error message."""
-    return "; the end of its log:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+    def finish(self, seconds: float) -> None:
+        """Wait until it ends. Raises ChildError when that takes too long or its exit code isn't 0."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise self._error(f"still runs after {seconds:.0f} s") from None
+        self.require_no_failure()
+
+    def terminate(self, seconds: float) -> None:
+        """SIGTERM, and the same as `finish`."""
+        self.require_running()
+        self._process.send_signal(signal.SIGTERM)
+        self.finish(seconds)
+
+    def kill(self) -> None:
+        """End it whatever it does; nothing when it has ended."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def error_after(self, seconds: float, what: str) -> ChildError:
+        return self._error(f"{what} after {seconds:.0f} s")
+
+    def _error(self, what: str) -> ChildError:
+        lines = self._log.read_text(errors="replace").splitlines()[-20:]
+        return ChildError("\n".join([f"{self._name} {what}; the end of its log:", *lines]))

@@ -1,6 +1,7 @@
 """`make demo`: real series through a real Apache Kafka and the real daemon, watched, checked and cleaned up.
 
-    1  start Apache Kafka in a temporary folder (downloaded once, deploy/kafka), create the topics
+    1  start Apache Kafka in a temporary folder (downloaded once, deploy/kafka), create the topics; compile the kernels
+       meanwhile (once for a machine)
     2  start `streamlstm run` with deploy/demo/demo.toml and the shipped model
     3  replay the series of deploy/demo/data from a process of its own; follow the forecasts as they are committed
     4  stop the daemon by SIGTERM; check that every event got exactly one forecast or, where broken, one dead letter
@@ -12,7 +13,6 @@ Run it from the root of the checkout: `.venv/bin/python -m deploy.demo.demo`. Ex
 
 import argparse
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,8 +24,8 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 from rich.console import Console
 
-from deploy.demo.child import ROOT, end_of, kill, start_python
-from deploy.demo.daemon import GROUP, Daemon, DaemonError
+from deploy.demo.child import ROOT, Child, ChildError
+from deploy.demo.daemon import GROUP, READY_SECONDS, Daemon
 from deploy.demo.ledger import Ledger
 from deploy.demo.pace import Pace
 from deploy.demo.plot import save_plot
@@ -36,7 +36,7 @@ from deploy.demo.view import Board, LiveView, PlainView, View
 from deploy.demo.wire import BROKEN, DEAD_LETTERS, FORECASTS, INPUT, PARTITIONS, Forecast
 from deploy.kafka.local_kafka import VERSION, KafkaUnavailableError, LocalKafka, free_ports
 
-SECONDS = 25.0
+SECONDS = 20.0
 PATIENCE_SECONDS = 30.0
 FRAME_SECONDS = 0.15
 
@@ -55,12 +55,15 @@ class Demo:
         self._scores = Scoreboard(self._series)
         self._ledger = Ledger(self._series)
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamlstm-demo-")))
-        self._feeder_log = self._folder / "feeder.log"
 
     def run(self) -> None:
-        """All five steps. Raises DemoError, DaemonError or KafkaUnavailableError at the first that fails."""
+        """All five steps. Raises DemoError, ChildError or KafkaUnavailableError at the first that fails."""
         begin = time.monotonic()
+        self._view.say("starting Apache Kafka, compiling kernels beside it (the first time takes longest)")
+        compiling = self._start("deploy.demo.compile_kernels")
         bootstrap = self._start_kafka(self._folder / "kafka")
+        compiling.finish(READY_SECONDS)
+        self._view.say(f"kernels compiled or found in their cache ({_since(begin)})")
         daemon = self._start_daemon(bootstrap, self._folder / "daemon.log")
         reader = Reader(bootstrap, GROUP)
         self._stack.callback(reader.close)
@@ -72,6 +75,11 @@ class Demo:
         plot = self._output / "forecasts.png"
         save_plot(self._scores, plot)
         self._summarize(plot, begin)
+
+    def _start(self, module: str, *arguments: str) -> Child:
+        child = Child(module, *arguments, log=self._folder / f"{module}.log")
+        self._stack.callback(child.kill)
+        return child
 
     def _start_kafka(self, folder: Path) -> str:
         begin = time.monotonic()
@@ -95,14 +103,13 @@ class Demo:
         self._view.say(f"streamlstm run -c deploy/demo/demo.toml is ready ({_since(begin)})")
         return daemon
 
-    def _start_feeder(self, bootstrap: str) -> subprocess.Popen[bytes]:
-        feeder = start_python("deploy.demo.feeder", bootstrap, str(self._seconds), log=self._feeder_log)
-        self._stack.callback(kill, feeder)
+    def _start_feeder(self, bootstrap: str) -> Child:
+        feeder = self._start("deploy.demo.feeder", bootstrap, str(self._seconds))
         what = f"{len(self._series)} real series, {self._expected:,} events and {len(BROKEN)} broken ones"
         self._view.say(f"replaying {what} within {self._seconds:.0f} s")
         return feeder
 
-    def _follow(self, reader: Reader, daemon: Daemon, feeder: subprocess.Popen[bytes]) -> None:
+    def _follow(self, reader: Reader, daemon: Daemon, feeder: Child) -> None:
         """Book and show every answer until each record that was fed has one."""
         pace = Pace(time.monotonic())
         next_frame = 0.0
@@ -122,9 +129,8 @@ class Demo:
                 self._require_progress(pace.idle_seconds(now), feeder)
             self._view.show(self._board(pace, time.monotonic()))
 
-    def _require_progress(self, idle_seconds: float, feeder: subprocess.Popen[bytes]) -> None:
-        if feeder.poll() not in (None, 0):
-            raise DemoError(f"the feeder ended with exit code {feeder.returncode}{end_of(self._feeder_log)}")
+    def _require_progress(self, idle_seconds: float, feeder: Child) -> None:
+        feeder.require_no_failure()
         if idle_seconds > PATIENCE_SECONDS:
             total = self._expected + len(BROKEN)
             raise DemoError(f"no answer for {idle_seconds:.0f} s; {self._ledger.answered} of {total} events have one")
@@ -154,7 +160,7 @@ class Demo:
             raise DemoError("the check failed:\n  " + "\n  ".join(problems))
         forecasts, dead_letters = self._ledger.forecasts, self._ledger.dead_letters.total()
         out = f"{sum(ends.values()):,} events in, {forecasts:,} forecasts + {dead_letters} dead letters out"
-        self._view.say(f"checked, reading committed records only: {out}, each event answered exactly once and in order")
+        self._view.say(f"checked, reading committed records only: {out}, each event exactly once and in order")
 
     def _summarize(self, plot: Path, begin: float) -> None:
         ratios = self._scores.held_out_ratios()
@@ -197,7 +203,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("demo: interrupted, everything stopped", file=sys.stderr)
         return 130
-    except (DemoError, DaemonError, KafkaUnavailableError, KafkaError) as error:
+    except (DemoError, ChildError, KafkaUnavailableError, KafkaError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     return 0

@@ -107,7 +107,7 @@ def test_a_daemon_that_dies_is_told(folder: Path) -> None:
         kill_by_command_line(folder, "streamlstm run")
         shown, _ = demo.communicate(timeout=60)
     assert demo.returncode == 1, shown
-    assert "demo: ended by itself with exit code -9; the end of its log:" in shown
+    assert "demo: streamlstm ended by itself with exit code -9; the end of its log:" in shown
     assert list(folder.iterdir()) == []
 
 
