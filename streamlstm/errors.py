@@ -18,6 +18,8 @@ Codes are those of BSD sysexits.h. A message says what, where, expected and foun
 
 from collections.abc import Sequence
 
+MAX_MESSAGE = 1200  # letters of the refusal of a model file
+
 
 class StreamlstmError(Exception):
     """Root of the tree. `exit_code` is what the process ends with when nobody catches it."""
@@ -45,7 +47,13 @@ class ModelFileError(BadDataError):
             parts.append(f"expected {expected}")
         if found:
             parts.append(f"found {found}")
-        super().__init__("; ".join(parts))
+        super().__init__(_printable("; ".join(parts)))
+
+
+def _printable(text: str) -> str:
+    """Names in a refused file are a stranger's: no control characters for the terminal, no pages of text."""
+    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:MAX_MESSAGE])
+    return shown if len(text) <= MAX_MESSAGE else f"{shown}..."
 
 
 class BatchRefusedError(BadDataError):
