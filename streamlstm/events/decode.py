@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streamlstm.errors import InvariantError
 from streamlstm.events.batch import EventBatch, Reason
 from streamlstm.events.field_tree import field_tree
 from streamlstm.events.fields import FieldPaths, TimeUnit
@@ -92,6 +93,7 @@ class JsonDecoder:
     """Reads events from JSON values, for `batch.inputs == len(fields.inputs)`. Safe to share between threads."""
 
     def __init__(self, fields: FieldPaths) -> None:
+        self._inputs = len(fields.inputs)
         self._reader = JsonReader(fields)
         self._tree = field_tree(fields)
         self._decimals = DECIMALS[fields.time_unit]
@@ -102,7 +104,9 @@ class JsonDecoder:
 
         Stream ids that aren't a plain span of the value are appended to the payload: the array may be replaced.
         Returns how many rows the compiled scanner handed on to the reader in Python, which is some 50 times slower.
+        Raises InvariantError for rows that the batch doesn't have and for another number of inputs.
         """
+        _require(batch, start, stop, self._inputs)
         handed_on = np.empty(stop - start, np.int64)
         tree, seen = self._tree, np.zeros(self._tree.node_words, np.int64)
         count = scan_events(
@@ -146,6 +150,14 @@ def _place(batch: EventBatch, row: int, event: JsonEvent) -> Reason:
     return Reason.OK
 
 
+def _require(batch: EventBatch, start: int, stop: int, inputs: int) -> None:
+    """What keeps compiled code, which checks no index, within the columns."""
+    if not 0 <= start <= stop <= batch.capacity or inputs != batch.inputs:
+        raise InvariantError(
+            f"decoder: expected rows in 0..{batch.capacity} and {batch.inputs} inputs, found {start}..{stop} and {inputs}"
+        )
+
+
 def reject(batch: EventBatch, row: int, reason: Reason) -> None:
     """Give a row its reason and clear what might have been read of its event."""
     batch.reason[row] = reason
@@ -165,7 +177,11 @@ class RawDecoder:
         self._microseconds = 10.0 ** (6 - DECIMALS[time_unit])
 
     def decode(self, batch: EventBatch, start: int, stop: int) -> None:
-        """Fill stream, event time, inputs and reason of rows [start, stop); rows that have a reason are left alone."""
+        """Fill stream, event time, inputs and reason of rows [start, stop); rows that have a reason are left alone.
+
+        Raises InvariantError for rows that the batch doesn't have.
+        """
+        _require(batch, start, stop, batch.inputs)
         decode_raw(
             batch.payload, start, stop, batch.timestamp, batch.key_at, batch.key_len, batch.value_at, batch.value_len,
             self._microseconds, EARLIEST_MS, LATEST_MS, _RAW_REASONS,

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from streamlstm.kernels.compile import compiled
 from streamlstm.kernels.strings import is_utf8
+from streamlstm.kernels.text import PADDING
 from streamlstm.kernels.words import load_real
 
 
@@ -41,6 +42,7 @@ def decode_raw(
     is rounded down to the millisecond.
     """
     base = int64(payload.ctypes.data)
+    within = len(payload) - PADDING
     inputs = x.shape[1]
     for row in range(start, stop):
         if reason[row] != 0:
@@ -51,9 +53,9 @@ def decode_raw(
         fault = -1
         if value_at[row] < 0:
             fault = 0
-        elif value_len[row] & 7 or not inputs <= numbers <= inputs + 1:
+        elif value_len[row] & 7 or not inputs <= numbers <= inputs + 1 or value_at[row] + value_len[row] > within:
             fault = 1
-        elif key_at[row] < 0 or key_len[row] == 0:
+        elif key_at[row] < 0 or key_len[row] <= 0 or key_at[row] + key_len[row] > within:
             fault = 2
         elif not is_utf8(base + key_at[row], base + key_at[row] + key_len[row]):
             fault = 3

@@ -45,6 +45,9 @@ HAND_ON = 6  # names that serve two purposes: for the slower reader
 # where the stream id comes from
 FIELD_OR_KEY, ONLY_KEY, ONLY_FIELD = range(3)
 
+PADDING = 64
+"""Bytes behind the last span that may be read: as in streamlstm.events.batch."""
+
 MOST_NESTED = 63
 _UNSEEN = 1 << 30
 _NO_CHILD = -1
@@ -59,7 +62,7 @@ _MIX_LENGTH, _MIX_LAST, _MIX = uint64(0x9E3779B97F4A7C15), uint64(0xD6E8FEB86659
 # ----------------------------------------------------------------------------------------------------- names and values
 
 
-@embedded
+@compiled("Tuple((uint64, uint64))(int64, int64)")
 def name_words(at: int, length: int) -> tuple[int, int]:
     """The first 8 bytes of the name at address `at`, zeros behind a shorter one; and a hash of it."""
     word = load_word(at)
@@ -380,12 +383,12 @@ def scan_events(
     """Fill stream, event time (epoch ms) and inputs of the rows [start, stop) whose reason is 0.
 
     Rows for the slower reader are listed in `handed_on` (room for stop - start); returns how many they are. Their
-    columns mean nothing yet. `payload` has 64 bytes behind the last span (streamlstm.events.batch.PADDING). One second
-    is 10**decimals of the unit of numeric times; times outside [earliest, latest] are handed on. `seen` holds as
+    columns mean nothing yet. `payload` has PADDING bytes behind the last span; a span elsewhere is handed on. One
+    second is 10**decimals of the unit of numeric times; times outside [earliest, latest] are handed on. `seen` holds as
     many zeros as the nodes of `tree` have words, and is used up.
     """
     base = int64(payload.ctypes.data)
-    within = len(payload) - 64
+    within = len(payload) - PADDING
     inputs, x_at = x.shape[1], int64(x.ctypes.data)
     tree_at = int64(tree.ctypes.data)
     seen_at = int64(seen.ctypes.data)

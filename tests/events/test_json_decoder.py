@@ -2,6 +2,7 @@
 
 import pytest
 
+from streamlstm.errors import ConfigError, InvariantError
 from streamlstm.events.batch import Reason
 from streamlstm.events.decode import JsonDecoder
 from streamlstm.events.fields import FieldPaths
@@ -62,3 +63,28 @@ def test_only_the_rows_asked_for_that_have_no_reason_yet() -> None:
     JsonDecoder(DEFAULT).decode(batch, 1, 4)
     assert batch.x[:, 0].tolist() == [77, 1, 77, 3, 77]
     assert batch.reason[:5].tolist() == [0, 0, Reason.CAPACITY, 0, 0]
+
+
+@pytest.mark.parametrize(("inputs", "start", "stop"), [(2, 0, 1), (1, -1, 1), (1, 0, 2), (1, 1, 0)])
+def test_rows_or_inputs_that_are_not_there_are_refused(inputs: int, start: int, stop: int) -> None:
+    batch = batch_of([(b"k", b'{"y":1}')], inputs)
+    with pytest.raises(InvariantError, match=r"expected rows in 0\.\.1"):
+        JsonDecoder(DEFAULT).decode(batch, start, stop)
+
+
+def test_fields_that_make_no_sense_are_named_all_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        FieldPaths(stream=("a..b",), values="", inputs=("x", "x"), time_unit="h", stream_source="?")  # type: ignore[arg-type]
+    assert len(caught.value.problems) == 5
+
+
+def test_a_large_event_is_read_and_large_nonsense_refused() -> None:
+    large = b'{"more":[%s],"y":1}' % b",".join([b'{"a":[1,2,{"b":"c"}]}'] * 100_000)
+    assert decoded(large) == (Expected(Reason.OK, b"key", BASE_TIME, (1.0,)), 0)
+    for nonsense in (
+        b"[" * 3_000_000,
+        b'["\\"' * 600_000,
+        b'{"y":' + b"1" * 3_000_000 + b"}",
+        b'{"y":1' + b" " * 3_000_000,
+    ):
+        assert decoded(nonsense)[0].reason in (Reason.NOT_JSON, Reason.NOT_FINITE)

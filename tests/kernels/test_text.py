@@ -95,3 +95,7 @@ def test_a_tree_holds_each_name_once_in_its_parents_table() -> None:
             assert all(tree.words[child + text.PARENT] == node for child in children)
             found += children
         assert sorted(found) == list(nodes)[1:]
+
+
+def test_the_padding_is_that_of_event_batches() -> None:
+    assert text.PADDING == PADDING
