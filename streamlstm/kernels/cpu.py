@@ -100,10 +100,9 @@ def _find_rows(plan: int, order: int, slots: NDArray[np.int64], first: int, tile
 @inlined
 def _prefetch_lines(rows: int, first: int, stop: int, begin: int, end: int) -> None:
     """Ask for bytes [begin, end) of the rows of streams [first, stop)."""
-    for stream in range(first, stop):
-        row = load_word(rows, stream)
-        for offset in range(begin, end, LINE):
-            prefetch(row + offset)
+    for offset in range(begin, end, LINE):
+        for stream in range(first, stop):
+            prefetch(load_word(rows, stream) + offset)
 
 
 @inlined
@@ -114,6 +113,7 @@ def _advance_layers(plan: int, work: int, active: int, rows_ahead: int, ahead: i
     """
     blocks, group = load_word(plan, at.BLOCKS), load_word(plan, at.GROUP)
     lines = (load_word(plan, at.STATE_BYTES) + LINE - 1) // LINE
+    lines_each = (lines + blocks - 1) // blocks  # of the rows ahead, during one block
     stride = load_word(plan, at.HIDDEN_STRIDE)
     x_table, h_table = load_word(work, at.X_TABLE), load_word(work, at.H_TABLE)
     state_table = load_word(work, at.STATE_TABLE)
@@ -129,9 +129,7 @@ def _advance_layers(plan: int, work: int, active: int, rows_ahead: int, ahead: i
         for _ in range(load_word(layer, at.LAYER_BLOCKS)):
             unit, width = load_word(block, at.BLOCK_UNIT), load_word(block, at.BLOCK_WIDTH)
             weights = load_word(block, at.BLOCK_WEIGHTS)
-            begin, end = 0, 0
-            if ahead > 0:
-                begin, end = LINE * (done * lines // blocks), LINE * ((done + 1) * lines // blocks)
+            begin, end = LINE * done * lines_each, LINE * min((done + 1) * lines_each, lines)
             stream = 0
             while stream < active:
                 left = min(active - stream, group)

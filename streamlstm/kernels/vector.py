@@ -113,3 +113,23 @@ class Vector:
             lanes //= 2
             a = self.builder.fadd(self.part(a, 0, lanes), self.part(a, lanes, lanes))
         return self.builder.extract_element(a, ir.Constant(I32, 0))
+
+
+class SideBySide:
+    """The arithmetic of a `Vector` on lists of values, element by element: independent chains that fill each other's
+    waits. Constants are shared.
+    """
+
+    def __init__(self, v: Vector) -> None:
+        self._v = v
+        self.constant = v.constant
+
+    def __getattr__(self, operation: str) -> Any:
+        emit = getattr(self._v, operation)
+
+        def emit_each(*operands: Any) -> list[Value]:
+            count = max(len(operand) for operand in operands if isinstance(operand, list))
+            columns = [operand if isinstance(operand, list) else [operand] * count for operand in operands]
+            return [emit(*column) for column in zip(*columns, strict=True)]
+
+        return emit_each
