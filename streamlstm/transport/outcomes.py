@@ -9,14 +9,16 @@ A reply is one of four things:
 
 - success: on to the next step;
 - a definite refusal that passes: wait, perhaps look up leader or coordinator anew, send the same again;
-- a definite refusal of the transaction: ABORT (v1: INITIALIZE, when only a new epoch helps), then either begin again
-  with the retained bytes, or fail with the cause;
-- indefinite, LOST: the request may or may not have been carried out, now or later. v2: ABORT, whose reply bumps the
-  epoch, so that nothing late can land in a later transaction; a lost COMMIT or ABORT is asked again, for the broker
-  knows the transaction by its epoch. v1: INITIALIZE for a new epoch, then VERIFY what the group has committed.
+- a definite refusal of the transaction: ABORT, then either begin again with the retained bytes, or fail with the cause;
+- indefinite, LOST: the request may or may not have been carried out, now or later. Then ABORT, and nothing more is sent
+  at this epoch: v2's EndTxn bumps it by itself, in v1 (`stained`) INITIALIZE does. So nothing late can land in a later
+  transaction. Whether a lost COMMIT took effect is a `doubt`: v2 asks again, for the broker knows the transaction by
+  its epoch; v1 makes sure that it is over and VERIFYs what the group has committed.
 
-FENCED means that somebody else has the transactional id, except when the broker has aborted the transaction for its
-age (`expired`) or forgotten the id: then INITIALIZE and VERIFY, and the group's generation is the judge.
+INITIALIZE names our own epoch (KIP-360), so that its repetition is harmless and a zombie is refused; TAKE_OVER names
+none and fences whoever has the transactional id. FENCED means that somebody else has it, except when the broker has
+aborted the transaction for its age (`expired`), fenced us at INITIALIZE over a late request of our own, or forgotten
+the id. Then MEMBERSHIP asks the group: only who is still a member of its generation may TAKE_OVER.
 """
 
 from dataclasses import dataclass, replace
@@ -36,6 +38,8 @@ class Protocol(IntEnum):
 
 
 class Step(Enum):
+    MEMBERSHIP = auto()
+    TAKE_OVER = auto()
     INITIALIZE = auto()
     VERIFY = auto()
     ADD_PARTITIONS = auto()
@@ -86,11 +90,15 @@ class Pace(Enum):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`doubt`: a COMMIT was sent and its outcome isn't known. `cause`: what to fail with once the abort is through."""
+    """`doubt`: a COMMIT was sent and its outcome isn't known. `stained`: v1 may write no more at this epoch.
+
+    `cause`: what to fail with once the transaction is out of the way.
+    """
 
     protocol: Protocol
     step: Step
     doubt: bool = False
+    stained: bool = False
     cause: Cause | None = None
 
     @property
@@ -135,6 +143,13 @@ _METADATA = {
 }
 
 _TABLES: dict[Step, dict[int, Verdict]] = {
+    Step.MEMBERSHIP: {
+        27: Verdict.DONE,  # REBALANCE_IN_PROGRESS: still a member
+        22: Verdict.STALE,  # ILLEGAL_GENERATION
+        25: Verdict.STALE,  # UNKNOWN_MEMBER_ID
+        82: Verdict.FENCED,  # FENCED_INSTANCE_ID
+    },
+    Step.TAKE_OVER: {50: Verdict.TIMEOUT_REFUSED},  # INVALID_TRANSACTION_TIMEOUT
     Step.INITIALIZE: {50: Verdict.TIMEOUT_REFUSED},  # INVALID_TRANSACTION_TIMEOUT
     Step.ADD_PARTITIONS: {**_METADATA, 55: Verdict.AGAIN},  # OPERATION_NOT_ATTEMPTED: for another partition's sake
     Step.PRODUCE: {
@@ -202,27 +217,29 @@ def decide(state: State, code: int, expired: bool = False) -> tuple[State, Pace]
         return _done(state), Pace.NOW
     if found in (Verdict.AGAIN, Verdict.ELSEWHERE):
         return state, Pace.PAUSE if found is Verdict.AGAIN else Pace.RELOCATE
+    if state.step in (Step.MEMBERSHIP, Step.TAKE_OVER):
+        return _not_ours(state, found)
+    perhaps_ours = found is Verdict.FENCED and (expired or state.step is Step.INITIALIZE) and code != FENCED_INSTANCE_ID
+    if perhaps_ours or found is Verdict.UNKNOWN_ID:
+        return replace(state, step=Step.MEMBERSHIP), Pace.NOW
     if state.step is Step.INITIALIZE:
-        return _not_initialized(state, found)
-    if found is Verdict.UNKNOWN_ID or (found is Verdict.FENCED and expired and code != FENCED_INSTANCE_ID):
-        return replace(state, step=Step.INITIALIZE), Pace.NOW
+        return _not_ours(state, found)
     if state.step in (Step.COMMIT, Step.ABORT):
         return _not_ended(state, found)
     return _not_written(state, found)
 
 
 def _done(state: State) -> State:
-    if state.step is Step.INITIALIZE:
-        return _fail_or(state, Step.VERIFY if state.doubt else _ORDER[state.protocol][0])
-    if state.step is Step.ABORT:
-        return _fail_or(state, _ORDER[state.protocol][0])
     order = _ORDER[state.protocol]
-    return State(state.protocol, order[order.index(state.step) + 1])
-
-
-def _fail_or(state: State, step: Step) -> State:
-    """The transaction is out of the way: fail with the cause, else go on with `step`."""
-    return replace(state, step=Step.FAILED if state.cause else step)
+    if state.step is Step.MEMBERSHIP:
+        return replace(state, step=Step.TAKE_OVER)
+    if state.step is Step.ABORT and state.stained:
+        return replace(state, step=Step.INITIALIZE)
+    if state.step not in (Step.TAKE_OVER, Step.INITIALIZE, Step.ABORT):
+        return State(state.protocol, order[order.index(state.step) + 1])
+    if state.doubt:
+        return State(state.protocol, Step.VERIFY, doubt=True)
+    return begin(state.protocol) if state.cause is None else replace(state, step=Step.FAILED)
 
 
 def _verified(state: State, code: int) -> tuple[State, Pace]:
@@ -235,29 +252,31 @@ def _verified(state: State, code: int) -> tuple[State, Pace]:
     return State(state.protocol, Step.FAILED, cause=Cause.STALE_GENERATION), Pace.NOW
 
 
-def _not_initialized(state: State, found: Verdict) -> tuple[State, Pace]:
+def _not_ours(state: State, found: Verdict) -> tuple[State, Pace]:
+    """The way to a new epoch goes on, or is barred."""
     if found in (Verdict.INDEFINITE, Verdict.ABORTABLE, Verdict.UNKNOWN_ID):
         return state, Pace.RELOCATE
     return _failed(state, found), Pace.NOW
 
 
 def _not_ended(state: State, found: Verdict) -> tuple[State, Pace]:
-    """The reply to EndTxn was not a success. A lost commit leaves a doubt, which v2 settles by asking again."""
+    """The reply to EndTxn was not a success."""
+    v1 = state.protocol is Protocol.V1
     if found is Verdict.INDEFINITE:
         doubt = state.doubt or state.step is Step.COMMIT
-        step = state.step if state.protocol is Protocol.V2 else Step.INITIALIZE
-        return replace(state, step=step, doubt=doubt), Pace.RELOCATE
+        step = Step.ABORT if v1 else state.step
+        return replace(state, step=step, doubt=doubt, stained=v1), Pace.RELOCATE
     if found is not Verdict.ABORTABLE:
         return _failed(state, found), Pace.NOW
-    if state.step is Step.COMMIT and not state.doubt and state.protocol is Protocol.V2:
-        return replace(state, step=Step.ABORT), Pace.NOW
-    return replace(state, step=Step.INITIALIZE), Pace.NOW
+    if state.step is Step.COMMIT and not state.doubt:
+        return replace(state, step=Step.ABORT, stained=v1), Pace.PAUSE
+    return replace(state, step=Step.INITIALIZE), Pace.NOW  # it is over, one way or the other
 
 
 def _not_written(state: State, found: Verdict) -> tuple[State, Pace]:
     if found in (Verdict.INDEFINITE, Verdict.ABORTABLE):
-        anew = Step.ABORT if state.protocol is Protocol.V2 else Step.INITIALIZE  # both end in a new epoch
-        return replace(state, step=anew), Pace.RELOCATE if found is Verdict.INDEFINITE else Pace.PAUSE
+        pace = Pace.RELOCATE if found is Verdict.INDEFINITE else Pace.PAUSE
+        return replace(state, step=Step.ABORT, stained=state.protocol is Protocol.V1), pace
     return replace(state, step=Step.ABORT, cause=_CAUSES[found]), Pace.NOW
 
 

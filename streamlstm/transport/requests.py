@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import crc32c
+from kafka.protocol.consumer import HeartbeatRequest
 from kafka.protocol.producer import (
     AddOffsetsToTxnRequest,
     AddPartitionsToTxnRequest,
@@ -66,13 +67,17 @@ def stamp(batch: ProduceBatch, producer: Producer, sequence: int) -> None:
     struct.pack_into(">I", buffer, _CRC_AT, crc32c.crc32c(memoryview(buffer)[_ATTRIBUTES_AT:]))
 
 
-def initialize(transactional_id: str, transaction_timeout_ms: int) -> Any:
-    """Take over the transactional id, whoever had it: what is open of it is aborted, its epoch fenced."""
+def initialize(transactional_id: str, transaction_timeout_ms: int, known: Producer | None) -> Any:
+    """A new epoch. With `known` only if that is still the current one, else whoever has the transactional id is fenced.
+
+    What is open of it is aborted.
+    """
     return InitProducerIdRequest(
         transactional_id=transactional_id,
         transaction_timeout_ms=transaction_timeout_ms,
-        producer_id=-1,
-        producer_epoch=-1,
+        producer_id=-1 if known is None else known.producer_id,
+        producer_epoch=-1 if known is None else known.epoch,
+        min_version=0 if known is None else 3,
         max_version=4,
     )
 
@@ -184,6 +189,18 @@ def end(producer: Producer, protocol: Protocol, commit: bool) -> Any:
         producer_epoch=producer.epoch,
         committed=commit,
         max_version=5 if protocol is Protocol.V2 else 3,
+    )
+
+
+def membership(group: Group) -> Any:
+    """A heartbeat in the member's name: refused when it isn't a member of that generation any more."""
+    return HeartbeatRequest(
+        group_id=group.group_id,
+        generation_id=group.generation_id,
+        member_id=group.member_id,
+        group_instance_id=group.instance_id,
+        min_version=3,
+        max_version=4,
     )
 
 

@@ -118,8 +118,8 @@ class Writer:
                 [f"commit.transaction_protocol: v2 needs {_FEATURE} 2; the cluster has finalized {level}"]
             )
         attempt = self._attempt((), {}, Group("", -1, "", None, False), deadline)
-        state = State(self.protocol, Step.INITIALIZE)
-        while state.step is Step.INITIALIZE:
+        state = State(self.protocol, Step.TAKE_OVER)
+        while state.step is Step.TAKE_OVER:
             state = self._advance(state, attempt)
         if state.step is Step.FAILED:
             raise self._failure(state, attempt)
@@ -190,7 +190,7 @@ class Writer:
         return after
 
     def _begins_anew(self, state: State, after: State) -> bool:
-        ended = state.step in (Step.INITIALIZE, Step.VERIFY, Step.ABORT)
+        ended = state.step in (Step.TAKE_OVER, Step.INITIALIZE, Step.VERIFY, Step.ABORT)
         return ended and not after.terminal and after.step is begin(self.protocol).step
 
     def _count(self, state: State, after: State) -> None:
@@ -220,8 +220,10 @@ class Writer:
     def _send(self, state: State, attempt: _Attempt) -> int:
         """The reply to the step's request as one code, 0 for success."""
         match state.step:
-            case Step.INITIALIZE:
-                return self._initialize(attempt)
+            case Step.MEMBERSHIP:
+                return self._membership(state, attempt)
+            case Step.TAKE_OVER | Step.INITIALIZE:
+                return self._initialize(state, attempt)
             case Step.VERIFY:
                 return self._verify(attempt)
             case Step.ADD_PARTITIONS:
@@ -234,8 +236,7 @@ class Writer:
                 return self._codes(state, self._coordinated(request, attempt), attempt, _error_code)
             case Step.OFFSETS:
                 request = requests.commit_offsets(self._known, self.protocol, attempt.group, attempt.offsets)
-                answer = self._to_coordinator(CoordinatorKind.GROUP, attempt.group.group_id, request, attempt)
-                return self._codes(state, answer, attempt, requests.commit_offsets_codes)
+                return self._codes(state, self._grouped(request, attempt), attempt, requests.commit_offsets_codes)
             case _:
                 return self._end(state, attempt)
 
@@ -254,15 +255,25 @@ class Writer:
     def _coordinated(self, request: Any, attempt: _Attempt) -> Any:
         return self._to_coordinator(CoordinatorKind.TRANSACTION, self.settings.transactional_id, request, attempt)
 
+    def _grouped(self, request: Any, attempt: _Attempt) -> Any:
+        return self._to_coordinator(CoordinatorKind.GROUP, attempt.group.group_id, request, attempt)
+
     def _to_coordinator(self, kind: CoordinatorKind, key: str, request: Any, attempt: _Attempt) -> Any:
         deadline = min(attempt.deadline, self._cluster.deadline(self.settings.request_timeout_ms))
         node = self._cluster.coordinator(kind, key, deadline)
         return node if isinstance(node, NotSent) else self._cluster.send(node, request, deadline)
 
-    def _initialize(self, attempt: _Attempt) -> int:
-        request = requests.initialize(self.settings.transactional_id, self.settings.transaction_timeout_ms)
+    def _membership(self, state: State, attempt: _Attempt) -> int:
+        if attempt.group.generation_id < 0:
+            return 0  # offsets outside any membership: there is nothing to ask
+        answer = self._grouped(requests.membership(attempt.group), attempt)
+        return self._codes(state, answer, attempt, _error_code)
+
+    def _initialize(self, state: State, attempt: _Attempt) -> int:
+        identity, timeout_ms = self.settings.transactional_id, self.settings.transaction_timeout_ms
+        request = requests.initialize(identity, timeout_ms, self._producer if state.step is Step.INITIALIZE else None)
         answer = self._coordinated(request, attempt)
-        code = self._codes(State(self.protocol, Step.INITIALIZE), answer, attempt, _error_code)
+        code = self._codes(state, answer, attempt, _error_code)
         if code == 0:
             self._become(answer.producer_id, answer.producer_epoch)
         return code

@@ -68,27 +68,41 @@ def test_committed_only_by_a_definite_success(protocol: Protocol) -> None:
             assert (state.step, code) in ((Step.COMMIT, 0), (Step.VERIFY, ALL_NEW))
 
 
+WRITING = (Step.ADD_PARTITIONS, Step.PRODUCE, Step.ADD_OFFSETS, Step.OFFSETS, Step.COMMIT)
+
+
 @both
 def test_nothing_is_sent_again_at_an_epoch_that_an_indefinite_request_had(protocol: Protocol) -> None:
-    """After an indefinite write the next request that succeeds must bump the epoch: v2's abort, v1's InitProducerId."""
-    bumping = {Protocol.V1: {Step.INITIALIZE}, Protocol.V2: {Step.ABORT, Step.INITIALIZE}}[protocol]
-    writing = (Step.ADD_PARTITIONS, Step.PRODUCE, Step.ADD_OFFSETS, Step.OFFSETS)
+    """v2: the next success is the abort, which bumps the epoch. v1: the state is stained until InitProducerId."""
     for state, code, _, after, _ in walk(protocol):
-        if state.step in writing and verdict(state.step, code) is Verdict.INDEFINITE:
-            assert after.step in bumping
+        if state.step in WRITING[:-1] and verdict(state.step, code) is Verdict.INDEFINITE:
+            assert after == State(protocol, Step.ABORT, stained=protocol is Protocol.V1)
+        if state.stained and after.step in WRITING:
+            assert state.step in (Step.INITIALIZE, Step.TAKE_OVER)
+        if protocol is Protocol.V1 and state.step is Step.ABORT and verdict(Step.ABORT, code) is Verdict.INDEFINITE:
+            assert after.stained
 
 
 @both
 def test_a_commit_in_doubt_is_never_sent_again_unverified(protocol: Protocol) -> None:
-    """From a COMMIT whose outcome is unknown the only ways are: v2 asks again, or a new epoch and VERIFY."""
+    """From a COMMIT whose outcome is unknown: v2 asks again; else a new epoch and VERIFY, and only then again."""
+    settling = {Step.INITIALIZE, Step.MEMBERSHIP, Step.TAKE_OVER, Step.VERIFY}
+    settling |= {Step.COMMIT} if protocol is Protocol.V2 else {Step.ABORT}
     for state, code, _, after, _ in walk(protocol):
         if not state.doubt or after.terminal:
             continue
-        allowed = {Step.INITIALIZE, Step.VERIFY} | ({Step.COMMIT} if protocol is Protocol.V2 else set())
         if state.step is Step.VERIFY and code == NONE_NEW:
             assert after == begin(protocol)
         else:
-            assert after.step in allowed, (state, code, after)
+            assert after.step in settling, (state, code, after)
+            assert after.doubt
+
+
+@both
+def test_only_a_member_takes_over(protocol: Protocol) -> None:
+    for state, _, _, after, _ in walk(protocol):
+        if after.step is Step.TAKE_OVER:
+            assert state.step in (Step.MEMBERSHIP, Step.TAKE_OVER)
 
 
 @both
@@ -103,7 +117,7 @@ def test_a_doubt_begins_only_with_a_lost_commit(protocol: Protocol) -> None:
 def test_a_cause_ends_in_failure_and_never_writes_again(protocol: Protocol) -> None:
     for state, code, _, after, _ in walk(protocol):
         if state.cause is not None:
-            assert after.step in (Step.ABORT, Step.INITIALIZE, Step.FAILED), (state, code, after)
+            assert after.step not in WRITING, (state, code, after)
             assert after.cause is not None
         if after.step is Step.FAILED:
             assert after.cause is not None
@@ -132,7 +146,12 @@ def test_staying_never_spins(protocol: Protocol) -> None:
 def test_fenced_is_the_end_unless_the_transaction_has_expired(protocol: Protocol) -> None:
     committing = State(protocol, Step.COMMIT)
     assert decide(committing, 90)[0] == State(protocol, Step.FAILED, cause=Cause.FENCED)
-    assert decide(committing, 90, expired=True)[0].step is Step.INITIALIZE
+    asked, _ = decide(committing, 90, expired=True)
+    assert asked.step is Step.MEMBERSHIP
+    assert decide(State(protocol, Step.INITIALIZE), 90)[0].step is Step.MEMBERSHIP
+    assert decide(asked, 0)[0].step is decide(asked, 27)[0].step is Step.TAKE_OVER
+    assert decide(asked, 25)[0].cause is Cause.STALE_GENERATION
+    assert decide(asked, 82)[0].cause is Cause.FENCED
     offsets = State(protocol, Step.OFFSETS)
     assert decide(offsets, outcomes.FENCED_INSTANCE_ID, expired=True)[0].cause is Cause.FENCED
 
@@ -151,8 +170,11 @@ def test_v2_asks_again_and_v1_looks_at_the_offsets() -> None:
     assert decide(lost, 0)[0].step is Step.COMMITTED
     assert decide(lost, 48)[0].step is Step.INITIALIZE
     lost, _ = decide(State(Protocol.V1, Step.COMMIT), LOST)
-    assert lost == State(Protocol.V1, Step.INITIALIZE, doubt=True)
-    asked, _ = decide(lost, 0)
+    assert lost == State(Protocol.V1, Step.ABORT, doubt=True, stained=True)
+    for over in (0, 48):
+        ended, _ = decide(lost, over)
+        assert ended == State(Protocol.V1, Step.INITIALIZE, doubt=True, stained=True)
+    asked, _ = decide(ended, 0)
     assert asked.step is Step.VERIFY
     assert decide(asked, ALL_NEW)[0].step is Step.COMMITTED
     assert decide(asked, NONE_NEW)[0] == begin(Protocol.V1)
