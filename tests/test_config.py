@@ -162,7 +162,7 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
         (["dead_letter.topic=forecasts"], "expected another topic than output.topic"),
         (["input.start=timestamp"], "input.start_timestamp_ms: found nothing (the default); expected a time"),
         (["input.start_timestamp_ms=5"], 'input.start: found "earliest" (the default); expected "timestamp"'),
-        (["fetch.max_partition_bytes=20000000"], "expected at most fetch.max_bytes (16777216)"),
+        (["fetch.max_partition_bytes=20000000"], "expected at most fetch.max_bytes (4194304)"),
         (["fetch.min_bytes=20000000"], "fetch.min_bytes: found 20000000; expected at most fetch.max_bytes"),
         (["input.value_fields=a..b"], 'input.value_fields: found "a..b"; expected names separated by single dots'),
         (["input.value_fields=ts"], 'input.value_fields: found "ts"; expected a field that input.time_fields'),

@@ -182,7 +182,12 @@ class Fetch(Section):
 
     min_bytes: int = setting(1, "A broker answers when it has so much.", low=1, high=GIB)
     max_wait_ms: int = setting(500, "A broker answers after so long, whatever it has.", low=1, high=60_000)
-    max_bytes: int = setting(16_777_216, "Most that one answer of a broker holds.", low=65_536, high=GIB)
+    max_bytes: int = setting(
+        4_194_304,
+        "Most that one answer of a broker and one round of the daemon hold; more costs memory and gains nothing.",
+        low=65_536,
+        high=GIB,
+    )
     max_partition_bytes: int = setting(4_194_304, "Most of one partition in one answer.", low=16_384, high=GIB)
     max_batch_bytes: int = setting(
         67_108_864,

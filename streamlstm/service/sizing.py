@@ -18,7 +18,7 @@ PROCESS_BYTES = 190_000_000
 
 # A record of about 60 bytes of JSON with its key, as it is fetched, and what its forecast takes as a record.
 RECORD_BYTES = 80
-FORECAST_BYTES = 220
+FORECAST_BYTES = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,5 +92,5 @@ def batch_bytes(config: Config, model: Model, threads: int) -> int:
     event_batch = 11 * 8 + 8 * inputs + 1
     forecaster = 5 * 8 + 4 * inputs + 12 * outputs + 1
     scratch = memory_bytes(row_layout(model), 0, threads, events) - memory_bytes(row_layout(model), 0, threads, 0)
-    output = 2 * max(config.commit.max_bytes, 0) + events * FORECAST_BYTES
+    output = 2 * config.commit.max_bytes + events * FORECAST_BYTES
     return 2 * fetched + events * (event_batch + forecaster) + scratch + output
