@@ -154,7 +154,7 @@ def _require(batch: EventBatch, start: int, stop: int, inputs: int) -> None:
     """What keeps compiled code, which checks no index, within the columns."""
     if not 0 <= start <= stop <= batch.capacity or inputs != batch.inputs:
         raise InvariantError(
-            f"decoder: expected rows in 0..{batch.capacity} and {batch.inputs} inputs, found {start}..{stop} and {inputs}"
+            f"rows: expected within 0..{batch.capacity} and {batch.inputs} inputs, found {start}..{stop} and {inputs}"
         )
 
 

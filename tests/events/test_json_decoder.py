@@ -68,7 +68,7 @@ def test_only_the_rows_asked_for_that_have_no_reason_yet() -> None:
 @pytest.mark.parametrize(("inputs", "start", "stop"), [(2, 0, 1), (1, -1, 1), (1, 0, 2), (1, 1, 0)])
 def test_rows_or_inputs_that_are_not_there_are_refused(inputs: int, start: int, stop: int) -> None:
     batch = batch_of([(b"k", b'{"y":1}')], inputs)
-    with pytest.raises(InvariantError, match=r"expected rows in 0\.\.1"):
+    with pytest.raises(InvariantError, match=r"rows: expected within 0\.\.1"):
         JsonDecoder(DEFAULT).decode(batch, start, stop)
 
 
