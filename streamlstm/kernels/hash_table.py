@@ -13,7 +13,7 @@ are given out in the order of events.
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlstm.kernels.compile import compiled, inlined
+from streamlstm.kernels.compile import compiled, embedded
 from streamlstm.kernels.memory import prefetch
 from streamlstm.kernels.words import load_word, multiply_fold, signed
 
@@ -32,7 +32,7 @@ Words = NDArray[np.uint64]
 Int64s = NDArray[np.int64]
 
 
-@inlined
+@embedded
 def _hash(at: int, length: int, partition: int, seed: np.uint64, multiplier: np.uint64) -> np.uint64:
     """Hash of (partition, bytes); the key may be in a payload or zero-padded in its cell."""
     h = seed ^ (np.uint64(partition) * _SPREAD) ^ (np.uint64(length) << np.uint64(48))
@@ -46,7 +46,7 @@ def _hash(at: int, length: int, partition: int, seed: np.uint64, multiplier: np.
     return np.uint64(multiply_fold(h ^ _SPREAD, multiplier))
 
 
-@inlined
+@embedded
 def _is_key(at: int, length: int, cell: int) -> bool:
     """Whether the words after `cell`'s first one hold these bytes; the length is known to agree."""
     i = 0
