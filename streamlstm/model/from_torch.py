@@ -9,7 +9,7 @@ from streamlstm.model.imported import Imported
 from streamlstm.model.state_dict import is_state_dict, read_state_dict
 from streamlstm.model.tensors import Tensor
 from streamlstm.model.torch_file import TorchFile, read_legacy, read_zip
-from streamlstm.model.torch_pickle import Opaque, TensorRef
+from streamlstm.model.torch_values import Opaque, TensorRef
 
 # Keys under which training scripts save the weights, most explicit first.
 STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model_state", "model", "net", "network", "module", "weights")

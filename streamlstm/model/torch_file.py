@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from streamlstm.errors import ModelFileError
 from streamlstm.model.limits import MAX_ELEMENTS, MAX_TENSORS, count_elements, require_file
 from streamlstm.model.tensors import Tensor
-from streamlstm.model.torch_pickle import MAX_PICKLE_BYTES, StorageRef, TensorRef, read_pickle
+from streamlstm.model.torch_pickle import MAX_PICKLE_BYTES, read_pickle
+from streamlstm.model.torch_values import StorageRef, TensorRef
 from streamlstm.model.zip_file import ZipArchive
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C

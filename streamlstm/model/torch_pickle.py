@@ -2,19 +2,32 @@
 
 A small machine of its own runs the handful of opcodes that `torch.save` writes for dictionaries of tensors (pickle
 protocols 2 to 5, Python's pickletools) and builds inert values. No class is looked up, no function is called,
-whatever the file says:
-a name stays a `Symbol`, a call of a known name becomes one of the dataclasses below, any other name is refused.
+whatever the file says: a name stays a `Symbol`, a call of a known name becomes one of the dataclasses of
+`torch_values`, any other name is refused.
 """
 
 import pickletools
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
 from streamlstm.errors import ModelFileError
 from streamlstm.model.fields import brief
 from streamlstm.model.limits import MIB
+from streamlstm.model.torch_values import (
+    CALLABLE,
+    HARMLESS,
+    ORDERED_DICT,
+    PARAMETER,
+    PARAMETER_WITH_STATE,
+    STORAGE_DTYPES,
+    TENSOR_V1,
+    TENSOR_V2,
+    Opaque,
+    StorageRef,
+    Symbol,
+    TensorRef,
+)
 
 MAX_PICKLE_BYTES = 8 * MIB
 MAX_OPCODES = 500_000
@@ -28,107 +41,6 @@ FOREIGN_NAME = (
     "the pickle names something that no state_dict needs; nothing was run; "
     "save the weights alone: torch.save(model.state_dict(), 'model.pt')"
 )
-
-
-@dataclass(frozen=True)
-class Symbol:
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"[:120]
-
-
-@dataclass(frozen=True)
-class StorageRef:
-    """A storage by its key in the file: element type, count of elements, and the view of it for legacy files."""
-
-    dtype: str
-    key: str
-    elements: int
-
-
-@dataclass(frozen=True)
-class TensorRef:
-    """A strided view of a storage: offset and strides in elements."""
-
-    storage: StorageRef
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Opaque:
-    """Something harmless that isn't a plain tensor, named by what made it."""
-
-    kind: str
-
-
-# Each storage class of torch -> dtype of its elements.
-STORAGE_DTYPES = {
-    "FloatStorage": "float32",
-    "DoubleStorage": "float64",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-    "ComplexFloatStorage": "complex64",
-    "ComplexDoubleStorage": "complex128",
-    "QInt8Storage": "qint8",
-    "QUInt8Storage": "quint8",
-    "QInt32Storage": "qint32",
-}
-
-# Names that may stand in a checkpoint beside the weights; each stays an Opaque.
-HARMLESS = frozenset(
-    {
-        ("argparse", "Namespace"),
-        ("builtins", "complex"),
-        ("collections", "Counter"),
-        ("collections", "defaultdict"),
-        ("datetime", "datetime"),
-        ("numpy", "dtype"),
-        ("numpy", "ndarray"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "scalar"),
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy.core.multiarray", "scalar"),
-        ("_codecs", "encode"),
-        ("__builtin__", "set"),
-        ("__builtin__", "dict"),
-        ("builtins", "set"),
-        ("builtins", "dict"),
-        ("pathlib", "PosixPath"),
-        ("pathlib", "WindowsPath"),
-        ("torch", "Size"),
-        ("torch", "device"),
-        ("torch", "ScriptObject"),
-        ("torch._utils", "_rebuild_device_tensor_from_numpy"),
-        ("torch._utils", "_rebuild_meta_tensor_no_storage"),
-        ("torch._utils", "_rebuild_nested_tensor"),
-        ("torch._utils", "_rebuild_qtensor"),
-        ("torch._utils", "_rebuild_sparse_csr_tensor"),
-        ("torch._utils", "_rebuild_sparse_tensor"),
-        ("torch._utils", "_rebuild_tensor_v3"),
-        ("torch._tensor", "_rebuild_from_type_v2"),
-        ("torch.serialization", "_get_layout"),
-    }
-    | {("torch", name) for name in STORAGE_DTYPES}
-    | {("torch", name) for name in ("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64")}
-    | {("torch", name) for name in ("uint8", "bool", "qint8", "quint8", "per_tensor_affine", "per_channel_affine")}
-    | {("torch", name) for name in ("complex64", "complex128", "strided", "Tensor")}
-)
-TENSOR_V2 = Symbol("torch._utils", "_rebuild_tensor_v2")
-TENSOR_V1 = Symbol("torch._utils", "_rebuild_tensor")
-PARAMETER = Symbol("torch._utils", "_rebuild_parameter")
-PARAMETER_WITH_STATE = Symbol("torch._utils", "_rebuild_parameter_with_state")
-ORDERED_DICT = Symbol("collections", "OrderedDict")
-CALLABLE = frozenset({TENSOR_V2, TENSOR_V1, PARAMETER, PARAMETER_WITH_STATE, ORDERED_DICT})
 
 
 def read_pickle(stream: BinaryIO, where: str) -> Any:

@@ -1,7 +1,5 @@
 """Golden vectors: any float32 kernel passes, any misreading fails; the forward pass against the equations by hand."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +9,7 @@ from streamlstm.errors import ModelFileError
 from streamlstm.model.forward import run, served
 from streamlstm.model.golden import STEPS, check_golden, golden_input, make_golden
 from streamlstm.model.parameters import Layer, Parameters
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from test_model_file import random_parameters
+from tests.model.random_models import random_parameters
 
 
 def by_hand(parameters: Parameters, x: np.ndarray[Any, Any]) -> list[list[float]]:

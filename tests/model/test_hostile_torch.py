@@ -2,7 +2,6 @@
 
 import pickletools
 import struct
-import sys
 import time
 import tracemalloc
 from dataclasses import replace
@@ -13,10 +12,7 @@ import pytest
 
 from streamlstm.errors import ModelFileError
 from streamlstm.model.importing import read_foreign
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from torch_writing import Stored, archive, integer, lstm, name, pickled, ramp, save, text, tuple_of
+from tests.model.torch_writing import Stored, archive, integer, lstm, name, pickled, ramp, save, text, tuple_of
 
 NASTY = [
     ("posix", "system"),

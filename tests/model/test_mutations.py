@@ -1,4 +1,4 @@
-"""Good files with random damage: read, or refused in words; never anything else. Seeded, so that a failure comes back."""
+"""Good files with random damage: read, or refused in words. Seeded, so that a failure comes back."""
 
 import contextlib
 import random
