@@ -221,7 +221,7 @@ class Cluster:
             answer = question()
             if not isinstance(answer, NotSent | Lost):
                 return answer
-            if self.clock() >= deadline:
+            if self.clock() + RETRY_PAUSE_SECONDS >= deadline:
                 raise RetryError(f"no answer to {what}: {answer.why}")
             self.pause(RETRY_PAUSE_SECONDS)
 

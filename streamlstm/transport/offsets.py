@@ -54,7 +54,7 @@ def committed_offsets(
         found = ask_committed(cluster, group, wanted, deadline)
         if not isinstance(found, Later):
             return found
-        if cluster.clock() >= deadline:
+        if cluster.clock() + RETRY_PAUSE_SECONDS >= deadline:
             raise RetryError(f"the committed offsets of group {group!r} are not known: {found.why}")
         cluster.pause(RETRY_PAUSE_SECONDS)
 
@@ -114,7 +114,7 @@ def list_offsets(
     while missing:
         why = _ask_offsets(cluster, missing, timestamp, deadline, found)
         missing -= found.keys()
-        if missing and cluster.clock() >= deadline:
+        if missing and cluster.clock() + RETRY_PAUSE_SECONDS >= deadline:
             _raise_unknown(cluster, missing, why)
         if missing:
             cluster.refresh(deadline)

@@ -1,0 +1,104 @@
+"""Topics and offsets: what is wrong with them, in words that can be pasted into a shell."""
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from streamlstm.errors import InputMissingError, RetryError
+from streamlstm.transport.offsets import EARLIEST, LATEST, committed_offsets, lag, list_offsets
+from streamlstm.transport.topics import TopicFacts, check_topics, describe_topics, find_problems
+from tests.transport.live import batch, connected, fresh, make_topic, no_member, produce, transact, writing
+
+SERVERS = "one:9092,two:9092"
+
+
+def facts(partitions: int, limit: int | None = None) -> TopicFacts:
+    return TopicFacts(partitions, {} if limit is None else {"max.message.bytes": str(limit)})
+
+
+def test_all_is_well() -> None:
+    found = {"in": facts(4), "out": facts(4, 1_000_000), "dead": facts(8)}
+    assert find_problems(found, "in", ["out", "dead"], 900_000, SERVERS) == []
+
+
+def test_every_problem_at_once_with_its_command() -> None:
+    found = {"in": facts(4), "out": facts(3, 1000), "dead": None}
+    problems = find_problems(found, "in", ["out", "dead", "dead"], 900_000, SERVERS)
+    assert len(problems) == 3
+    few, small, missing = problems
+    assert few.endswith("kafka-topics.sh --bootstrap-server one:9092,two:9092 --alter --topic out --partitions 4")
+    assert "takes batches of 1000 bytes, output.max_batch_bytes is 900000" in small
+    assert small.endswith("--add-config max.message.bytes=900000")
+    assert "--create --topic dead --partitions 4" in missing
+
+
+def test_without_an_input_nothing_else_is_said() -> None:
+    (problem,) = find_problems({"in": None, "out": None}, "in", ["out"], 0, SERVERS)
+    assert problem.startswith("input topic 'in' is not there; make it: kafka-topics.sh")
+
+
+@pytest.mark.kafka
+def test_missing_topics_are_made_when_asked(kafka: str) -> None:
+    source, out, dead = make_topic(kafka, 3), fresh("out"), fresh("dead")
+    with connected(kafka) as cluster:
+        with pytest.raises(InputMissingError, match=f"topic '{out}' is not there") as refused:
+            check_topics(cluster, source, (out, dead))
+        assert f"topic '{dead}' is not there" in str(refused.value)
+        assert describe_topics(cluster, [out], cluster.deadline())[out] is None
+        check_topics(cluster, source, (out, dead), max_batch_bytes=900_000, create=True)
+        found = describe_topics(cluster, [source, out, dead], cluster.deadline())
+        assert [each.partitions for each in found.values() if each] == [3, 3, 3]
+        check_topics(cluster, source, (out, dead))
+        with pytest.raises(InputMissingError, match=r"takes batches of \d+ bytes"):
+            check_topics(cluster, source, (out, dead), max_batch_bytes=2_000_000)
+        with pytest.raises(InputMissingError, match="input topic"):
+            check_topics(cluster, fresh("none"), (out, dead), create=True)
+
+
+@pytest.mark.kafka
+def test_times_in_the_future_are_taken_by_topics_that_we_made(kafka: str) -> None:
+    source, out = make_topic(kafka, 1), fresh("out")
+    future = batch(out, 0, [b"future"])
+    future.buffer[27:43] = (4_000_000_000_000).to_bytes(8, "big") * 2
+    with connected(kafka) as cluster:
+        check_topics(cluster, source, (out,), create=True)
+    with writing(kafka, fresh("tx")) as writer:
+        writer.commit([future], {(source, 0): 1}, no_member(fresh("group")))
+
+
+@pytest.mark.kafka
+def test_offsets_and_lag(kafka: str) -> None:
+    topic, group = make_topic(kafka, 2), fresh("group")
+    produce(kafka, topic, 0, [b"a"] * 5)
+    transact(kafka, topic, 1, [b"b"] * 3, commit=True)
+    both = [(topic, 0), (topic, 1)]
+    with connected(kafka) as cluster:
+        assert list_offsets(cluster, both, EARLIEST, cluster.deadline()) == {(topic, 0): 0, (topic, 1): 0}
+        ends = list_offsets(cluster, both, LATEST, cluster.deadline())
+        assert ends == {(topic, 0): 5, (topic, 1): 4}
+        assert committed_offsets(cluster, group, both, cluster.deadline()) == {(topic, 0): None, (topic, 1): None}
+        assert committed_offsets(cluster, group, [], cluster.deadline()) == {}
+        assert lag(ends, {(topic, 0): 2, ("other", 0): 1}) == {(topic, 0): 3}
+        with pytest.raises(InputMissingError, match="is not there"):
+            list_offsets(cluster, [(fresh("none"), 0)], LATEST, cluster.deadline(500))
+
+
+@pytest.mark.kafka
+def test_the_end_is_the_last_stable_offset(kafka: str) -> None:
+    """An open transaction holds it back, and the group's offsets in it are not answered before it ends."""
+    topic, group = make_topic(kafka, 1), fresh("group")
+    produce(kafka, topic, 0, [b"before"])
+    producer = Producer({"bootstrap.servers": kafka, "transactional.id": fresh("tx")})
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    producer.produce(topic, b"open", partition=0)
+    producer.flush(20)
+    consumer = Consumer({"bootstrap.servers": kafka, "group.id": group})
+    producer.send_offsets_to_transaction([TopicPartition(topic, 0, 1)], consumer.consumer_group_metadata(), 20)
+    with connected(kafka) as cluster:
+        assert list_offsets(cluster, [(topic, 0)], LATEST, cluster.deadline()) == {(topic, 0): 1}
+        with pytest.raises(RetryError, match="UnstableOffsetCommit"):
+            committed_offsets(cluster, group, [(topic, 0)], cluster.deadline(300))
+        producer.commit_transaction(20)
+        assert committed_offsets(cluster, group, [(topic, 0)], cluster.deadline()) == {(topic, 0): 1}
+        assert list_offsets(cluster, [(topic, 0)], LATEST, cluster.deadline()) == {(topic, 0): 3}
+    consumer.close()
