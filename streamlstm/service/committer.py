@@ -81,6 +81,7 @@ class Committer:
                 counters.forecasts[code] += n
             for code, n in enumerate(part.by_reason.tolist()):
                 counters.dead_letters[code] += n
+        counters.committed |= pending.offsets
         counters.stages[Stage.COMMIT].observe(seconds)
         counters.last_commit_at = time.time()
         if pending.since is not None:

@@ -81,8 +81,8 @@ class ModelInfo:
 class Counters:
     """Everything counted since the start, and the gauges of now.
 
-    Times are epoch seconds (`*_at`); `lag` is, per assigned (topic, partition), the records between the committed
-    position and the end of the partition. `forecasts` is indexed by Status, `dead_letters` by Reason.
+    Times are epoch seconds (`*_at`). `committed` and `ends`: offsets by (topic, partition), what is committed and where
+    the partition ends; the difference is the lag. `forecasts` is indexed by Status, `dead_letters` by Reason.
     """
 
     events: int = 0
@@ -99,6 +99,12 @@ class Counters:
     streams_capacity: int = 0
     state_bytes: int = 0
     partitions: int = 0
-    lag: dict[tuple[str, int], int] = field(default_factory=dict)
+    committed: dict[tuple[str, int], int] = field(default_factory=dict)
+    ends: dict[tuple[str, int], int] = field(default_factory=dict)
     last_commit_at: float = 0.0
     startup_seconds: float = 0.0
+
+    def lag(self) -> dict[tuple[str, int], int]:
+        """Records between the committed offset and the end of each partition of which both are known."""
+        both = [(source, end, self.committed.get(source)) for source, end in self.ends.items()]
+        return {source: max(0, end - committed) for source, end, committed in both if committed is not None}

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 IDLE_POLL_MS = 100
 BUSY_POLL_MS = 2
+ENDS_SECONDS = 1.0
 
 
 def run(config: Config) -> int:
@@ -143,6 +144,7 @@ class Loop:
         self.counters = pipeline.counters
         self.pending = Pending()
         self._interval = config.commit.interval_ms / 1000
+        self._look_at_ends_at = 0.0
         self._patience = 3 * config.commit.transaction_timeout_ms / 1000
 
     def run(self) -> None:
@@ -218,7 +220,9 @@ class Loop:
             self._commit_everything()
         for topic, partition in fetched.lost | fetched.revoked:
             streams = self.pipeline.forecaster.release(topic, partition)
+            self.counters.committed.pop((topic, partition), None)
             log.info("partition gone", extra={"topic": topic, "partition": partition, "streams": streams})
+        self.counters.committed |= fetched.assigned
         for (topic, partition), offset in fetched.assigned.items():
             log.info("partition assigned", extra={"topic": topic, "partition": partition, "offset": offset})
         for gap in fetched.gaps:
@@ -239,4 +243,7 @@ class Loop:
         elif progress.connected_since is None:
             progress.connected_since = now
         counters.rebalances = self.source.rebalances
+        if now >= self._look_at_ends_at:
+            counters.ends = self.source.ends()
+            self._look_at_ends_at = now + ENDS_SECONDS
         counters.streams = self.pipeline.forecaster.n_streams

@@ -82,7 +82,7 @@ METRICS: tuple[Row, ...] = (
         _one(lambda c: c.last_commit_at)),
     Row("streamlstm_lag_records", "gauge", ("topic", "partition"),
         "Records between the committed position and the end of an assigned partition.",
-        lambda seen: [((topic, str(partition)), n) for (topic, partition), n in seen.counters.lag.copy().items()]),
+        lambda seen: [((topic, str(partition)), n) for (topic, partition), n in seen.counters.lag().items()]),
     Row("streamlstm_partitions", "gauge", (), "Partitions assigned to this replica.",
         lambda seen: [((), seen.progress.partitions)]),
     Row("streamlstm_streams", "gauge", (), "Streams held.",

@@ -15,6 +15,7 @@ kafka-python calls its listener on its own I/O thread, where nothing may block o
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -211,6 +212,14 @@ class Source:
     def assignment(self) -> frozenset[Partition]:
         """The partitions that are being read."""
         return frozenset(self._started)
+
+    def ends(self) -> dict[Partition, int]:
+        """The end of each partition that is being read, as far as its last fetch answer told (the high watermark)."""
+        found = {}
+        for partition in self._started:
+            with suppress(kafka_errors.IllegalStateError):  # it has left the assignment just now
+                found[partition] = self._consumer.highwater(TopicPartition(*partition))
+        return {partition: end for partition, end in found.items() if end is not None}
 
     def heartbeat_age(self) -> float:
         """Seconds since the group coordinator last answered."""

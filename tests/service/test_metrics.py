@@ -25,7 +25,7 @@ def observed() -> Observed:
     for stage, seconds in zip(Stage, (0.0004, 0.0005, 0.3, 99.0, 0.02), strict=True):
         counters.stages[stage].observe(seconds)
     counters.commit_latency.observe(0.2)
-    counters.lag[("events", 5)] = 42
+    counters.ends, counters.committed = {("events", 5): 142, ("events", 6): 9}, {("events", 5): 100, ("events", 7): 1}
     counters.streams, counters.streams_capacity, counters.state_bytes = 5, 50, 5000
     counters.last_commit_at, counters.startup_seconds = 1.7e9, 2.5
     progress = Progress(phase_since=0.0, phase=Phase.RUNNING, partitions=8)
@@ -139,6 +139,12 @@ def test_a_scrape_reads_the_numbers_of_now() -> None:
     page()
     seen.counters.events = 8
     assert b"streamlstm_events_total 8.0\n" in page().body
+
+
+def test_lag_is_never_negative_and_needs_both_ends() -> None:
+    """A commit may be newer than the last fetch answer."""
+    ahead, unknown, gone = ("t", 0), ("t", 1), ("t", 2)
+    assert Counters(committed={ahead: 9, gone: 3}, ends={ahead: 8, unknown: 5}).lag() == {ahead: 0}
 
 
 def test_process_memory_is_there() -> None:
