@@ -22,7 +22,6 @@ import safetensors.numpy
 
 from streamlstm.errors import ModelFileError
 from streamlstm.model.fields import Fields
-from streamlstm.model.forward import served
 from streamlstm.model.golden import Golden, check_golden, golden_of
 from streamlstm.model.limits import MAX_LAYERS
 from streamlstm.model.parameters import Float32, Float64, Layer, Parameters
@@ -264,14 +263,15 @@ def _take(tensors: dict[str, Tensor], name: str, dtype: str, shape: tuple[int, .
 
 
 def _read_golden(parameters: Parameters, window: int, tensors: dict[str, Tensor], where: str) -> Golden:
-    found = tensors.get("golden.x")
-    n, T = found.shape[:2] if found is not None and len(found.shape) == 3 else (1, 1)
+    stored = tensors.get("golden.x")
+    n, T = stored.shape[:2] if stored is not None and len(stored.shape) == 3 else (1, 1)
     if n * T > 4096:
         raise ModelFileError(f"{where}: golden.x", "wrong shape", expected="at most 4096 steps", found=str((n, T)))
     x = _single(tensors, "golden.x", (n, T, parameters.inputs), where)
     y: Float64 = read_exact(_take(tensors, "golden.y", "float64", (n, T, parameters.outputs), where))
-    golden = Golden(x, y, golden_of(parameters, window, x, where).tolerance)
-    check_golden(golden, lambda steps: served(parameters, window, steps), where)
+    found = golden_of(parameters, window, x, where)
+    golden = Golden(x, y, found.tolerance)
+    check_golden(golden, lambda _: found.y, where)
     return golden
 
 

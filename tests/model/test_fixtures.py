@@ -1,6 +1,7 @@
 """Every row of the fixtures' manifest: an imported model matches its framework, a refused one is refused by name."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ def test_a_bad_file_is_refused_and_runs_nothing(file: str, tmp_path: Path, monke
     assert "found" in message
     assert len(message) < 1500
     assert not marker.exists()
-    assert not Path("/tmp/streamlstm_escape.txt").exists()
+    assert not Path(tempfile.gettempdir(), "streamlstm_escape.txt").exists()
 
 
 @pytest.mark.parametrize(
