@@ -3,10 +3,11 @@
     .venv/bin/python benchmarks/kernel.py [--batches 1,32,256,1024,4096] [--cold 32768] [--configs 1-50-1-1,...]
                                           [--seconds 2] [--peers torch,onnxruntime] [--json FILE]
 
-Hot: random rows among 4096 (or as many as the batch holds), which stay in the caches. Cold: random rows among a million
+Hot: random rows among 512, or as many as the batch has, which stay in the caches. Cold: random rows among a million
 streams (262,144 for the larger models), so that nearly every row comes from memory. Contestants take turns within one
-process and medians are compared, so a busy machine slows all alike; the peak is a compiled loop of independent FMAs,
-timed in the same turns. Multiplications and additions of the matrices and the head count as work, activations don't.
+process and medians of its CPU time are compared, so a busy machine slows all alike; the peak is a compiled loop of
+independent FMAs, timed in the same turns. `fastest` is the same fraction from the fastest tenth of the turns of both,
+for machines that are never calm (what others do to the caches and to memory stays in every figure). Multiplications and additions of the matrices and the head count as work, activations don't.
 
 Each contestant does the whole of it: gather the rows, step, scatter, head. torch: LSTMCell with index_select and
 index_copy_. ONNX Runtime: its LSTM operator over gathered NumPy rows. Peers are used where installed, on one thread.
@@ -17,7 +18,6 @@ import importlib.util
 import json
 import os
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -37,6 +37,7 @@ from streamlstm.model.parameters import Layer, Parameters
 
 Step = Callable[[NDArray[np.int64], NDArray[np.float32]], NDArray[np.float32]]
 MILLION, QUARTER = 1_000_000, 262_144
+HOT_STREAMS = 512
 CHAINS = 12  # independent FMAs in flight: enough for two pipes of latency 5
 
 
@@ -78,6 +79,7 @@ class Result:
     microseconds: float
     steps_per_second: float
     fraction: float
+    fraction_fastest: float
     peak_gflops: float
     bar: float | None
     times: dict[str, float]
@@ -249,19 +251,27 @@ def peak_loop(rounds: int = 20_000) -> Peak:
 # ----------------------------------------------------------------------------------------------------------- measuring
 
 
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one call: the median and the fastest tenth of many."""
+
+    median: float
+    fastest: float
+
+
 def take_turns(
     contestants: dict[str, Callable[[], object]], repeats: dict[str, int], seconds: float
-) -> dict[str, float]:
-    """Median seconds of one call of each, called in turns for about `seconds`, at least five turns."""
+) -> dict[str, Times]:
+    """Call each in turns for about `seconds`, at least five turns; CPU time of the process, all its threads."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times["peak"]) < 5:
         for name, call in contestants.items():
-            start = time.perf_counter()
+            start = time.process_time()
             for _ in range(repeats[name]):
                 call()
-            times[name].append((time.perf_counter() - start) / repeats[name])
-    return {name: statistics.median(own) for name, own in times.items()}
+            times[name].append((time.process_time() - start) / repeats[name])
+    return {name: Times(*np.quantile(own, [0.5, 0.1])) for name, own in times.items()}
 
 
 def measure(config: Config, streams: int, batch: int, peers: list[str], seconds: float, bar: float | None) -> Result:
@@ -283,13 +293,20 @@ def measure(config: Config, streams: int, batch: int, peers: list[str], seconds:
     peak = peak_loop()
     contestants = {"peak": peak.run, **{name: caller(step) for name, step in steps.items()}}
     repeats = {name: 1 if name == "peak" else max(1, min(50, 2000 // batch)) for name in contestants}
-    medians = take_turns(contestants, repeats, seconds)
-    own, peak_flops = medians["streamlstm"], peak.flops / medians["peak"]
-    flops = row_layout(parameters).flops * batch / own
-    times = {name: medians[name] / own for name in peers}
-    place = "cold" if streams == config.cold_streams else "hot"
+    times = take_turns(contestants, repeats, seconds)
+    own, work = times["streamlstm"], row_layout(parameters).flops * batch
     return Result(
-        config.name, place, streams, batch, own * 1e6, batch / own, flops / peak_flops, peak_flops / 1e9, bar, times
+        config=config.name,
+        place="cold" if streams == config.cold_streams else "hot",
+        streams=streams,
+        batch=batch,
+        microseconds=own.median * 1e6,
+        steps_per_second=batch / own.median,
+        fraction=work / own.median / (peak.flops / times["peak"].median),
+        fraction_fastest=work / own.fastest / (peak.flops / times["peak"].fastest),
+        peak_gflops=peak.flops / times["peak"].median / 1e9,
+        bar=bar,
+        times={name: times[name].median / own.median for name in peers},
     )
 
 
@@ -298,7 +315,8 @@ def row(result: Result, peers: list[str]) -> str:
     bar = "" if result.bar is None else f"{result.bar:.0%}"
     return (
         f"| {result.config} | {result.place} | {result.batch} | {result.microseconds:.1f} "
-        f"| {result.steps_per_second / 1e6:.3f} | {result.fraction:.1%} | {bar} |{times}"
+        f"| {result.steps_per_second / 1e6:.3f} | {result.fraction:.1%} | {result.fraction_fastest:.1%} "
+        f"| {bar} |{times}"
     )
 
 
@@ -330,12 +348,14 @@ def main() -> None:
     peers = [name for name in arguments.peers.split(",") if name]
     chosen = arguments.configs.split(",")
     results = []
-    print("| I-H-L-O | rows | B | µs | M steps/s | of peak | bar |" + "".join(f" x {name} |" for name in peers))
-    print("|---|---|---|---|---|---|---|" + "---|" * len(peers))
+    print(
+        "| I-H-L-O | rows | B | µs | M steps/s | of peak | fastest | bar |" + "".join(f" x {name} |" for name in peers)
+    )
+    print("|---|---|---|---|---|---|---|---|" + "---|" * len(peers))
     for config in (config for config in CONFIGS if config.name in chosen):
         for batch in map(int, filter(None, arguments.batches.split(","))):
             bar = config.hot_bar if batch >= 256 else None
-            results.append(measure(config, max(4096, batch), batch, peers, arguments.seconds, bar))
+            results.append(measure(config, max(HOT_STREAMS, batch), batch, peers, arguments.seconds, bar))
             print(row(results[-1], peers), flush=True)
         for batch in map(int, filter(None, arguments.cold.split(","))):
             results.append(measure(config, config.cold_streams, batch, peers, arguments.seconds, config.cold_bar))
