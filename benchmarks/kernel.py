@@ -7,7 +7,8 @@ Hot: random rows among 512, or as many as the batch has, which stay in the cache
 streams (262,144 for the larger models), so that nearly every row comes from memory. Contestants take turns within one
 process and medians of its CPU time are compared, so a busy machine slows all alike; the peak is a compiled loop of
 independent FMAs, timed in the same turns. `fastest` is the same fraction from the fastest tenth of the turns of both,
-for machines that are never calm (what others do to the caches and to memory stays in every figure). Multiplications and additions of the matrices and the head count as work, activations don't.
+for machines that are never calm (what others do to the caches and to memory stays in every figure). Multiplications and
+additions of the matrices and the head count as work, activations don't.
 
 Each contestant does the whole of it: gather the rows, step, scatter, head. torch: LSTMCell with index_select and
 index_copy_. ONNX Runtime: its LSTM operator over gathered NumPy rows. Peers are used where installed, on one thread.
@@ -241,7 +242,7 @@ class Peak:
     flops: float
 
 
-def peak_loop(rounds: int = 20_000) -> Peak:
+def peak_loop(rounds: int = 100_000) -> Peak:
     lanes = 16 if has_wide_vectors() else 8
     loop = fma_loop(lanes)
     loop(rounds)
