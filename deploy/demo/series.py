@@ -1,4 +1,4 @@
-"""The dozen real series of the demo, from the Numenta Anomaly Benchmark (MIT, data/LICENSE), each file unchanged.
+"""The dozen real series of the demo: github.com/numenta/NAB at ea702d7 (MIT, data/LICENSE), each file unchanged.
 
 One file is one stream; its file name is the stream id. The first `TRAINED` part of each series trained the shipped
 model (train_model.py); only what comes after it is scored.
