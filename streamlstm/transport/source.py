@@ -23,7 +23,7 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer
 from kafka import errors as kafka_errors
 from kafka.structs import MemberState, TopicPartition
 
-from streamlstm.errors import AccessError, FencedError, RetryError
+from streamlstm.errors import AccessError, ConfigError, FencedError, RetryError
 from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.connection import (
     ACCESS_ERRORS,
@@ -46,6 +46,11 @@ __all__ = ["Fetched", "Gap", "Group", "Source"]
 CLOSE_TIMEOUT_MS = 500
 _BUDGET_UNIT = 1024
 _QUESTION_SECONDS = 0.05
+_CONFIGURED = {
+    kafka_errors.InconsistentGroupProtocolError: "kafka.group_id (its members assign partitions in another way)",
+    kafka_errors.InvalidSessionTimeoutError: "kafka.session_timeout_ms",
+    kafka_errors.InvalidGroupIdError: "kafka.group_id",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +262,9 @@ class Source:
             self.poll_errors += 1
             self._cluster.pause(min(_QUESTION_SECONDS, left_ms / 1000))
             return []
+        except tuple(_CONFIGURED) as error:
+            setting = _CONFIGURED[type(error)]
+            raise ConfigError([f"{setting}: the group's coordinator refuses it: {type(error).__name__}"]) from error
         except kafka_errors.KafkaError as error:
             raise RetryError(f"reading the input: {type(error).__name__}: {error}") from error
         return [batch for batches in taken.values() for batch in batches]

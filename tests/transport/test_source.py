@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 from local_kafka import LocalKafka
 
-from streamlstm.errors import FencedError, StaleGenerationError
+from streamlstm.errors import ConfigError, FencedError, StaleGenerationError
 from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
 from streamlstm.transport.settings import SourceSettings
 from streamlstm.transport.source import Fetched, Source
-from tests.transport.fault_proxy import FaultProxy
+from tests.transport.fault_proxy import Api, Fault, FaultProxy, Harm
 from tests.transport.live import (
     batch,
     connected,
@@ -274,6 +274,45 @@ def test_a_static_member_whose_name_was_taken_hears_of_it(kafka: str) -> None:
             gather(owner, lambda all_: all_.assigned)
             with pytest.raises(FencedError, match="another process is 'one'"):
                 gather(zombie, lambda _: False)
+
+
+def test_partitions_are_lost_when_the_session_ends(kafka: str, broker: LocalKafka) -> None:
+    """The member comes back, claims nothing of what it lost, and is given it anew."""
+    topic, through = make_topic(kafka, 2), f"127.0.0.1:{broker.proxy_port}"
+    produce(kafka, topic, 0, [b"x"] * 3)
+    with (
+        FaultProxy(broker.proxy_port, broker.proxied_port) as proxy,
+        reading(through, topic, fresh("group"), session_timeout_ms=1500) as source,
+    ):
+        gather(source, lambda all_: len(all_.assigned) == 2 and records(all_) == 3)
+        proxy.faults = [Fault(Api.HEARTBEAT, Harm.SWALLOW, times=1000)]
+        eventually(lambda: source.poll(20, MIB) is not None and source.heartbeat_age() > 2.0)
+        proxy.faults = []
+        proxy.cut_all()
+        whole = gather(source, lambda all_: all_.lost and len(all_.assigned) == 2)
+    assert whole.lost == {(topic, 0), (topic, 1)}
+    assert not whole.revoked
+    assert whole.assigned == {(topic, 0): 0, (topic, 1): 0}
+
+
+def test_a_group_that_assigns_in_another_way(kafka: str) -> None:
+    topic, group = make_topic(kafka, 1), fresh("group")
+    other = Consumer({"bootstrap.servers": kafka, "group.id": group, "partition.assignment.strategy": "range"})
+    other.subscribe([topic])
+    eventually(lambda: other.consume(1, 0.1) == [] and other.assignment())
+    with (
+        reading(kafka, topic, group) as source,
+        pytest.raises(ConfigError, match=r"kafka\.group_id.*InconsistentGroup"),
+    ):
+        gather(source, lambda _: False)
+    other.close()
+
+
+def test_a_session_timeout_that_the_broker_refuses(kafka: str) -> None:
+    topic = make_topic(kafka, 1)
+    refused = pytest.raises(ConfigError, match=r"kafka\.session_timeout_ms")
+    with reading(kafka, topic, fresh("group"), session_timeout_ms=10**7) as source, refused:
+        gather(source, lambda _: False)
 
 
 def test_polls_return_in_time_while_the_broker_is_away(own_broker: LocalKafka) -> None:
