@@ -30,8 +30,10 @@ def _large_reads(base: type, *would_block: type[BaseException]) -> type:
             try:
                 while left > 0:
                     chunk = self._sock.recv(left)
+                    if not chunk and not chunks:
+                        return b"", kafka_errors.KafkaConnectionError("socket disconnected")
                     if not chunk:
-                        return b"".join(chunks), kafka_errors.KafkaConnectionError("socket disconnected")
+                        break  # kafka-python drops what comes with an error: the next read says it again
                     chunks.append(chunk)
                     left -= len(chunk)
                     if not would_block:
@@ -39,7 +41,8 @@ def _large_reads(base: type, *would_block: type[BaseException]) -> type:
             except pending:
                 pass
             except OSError as error:
-                return b"".join(chunks), kafka_errors.KafkaConnectionError(error)
+                if not chunks:
+                    return b"", kafka_errors.KafkaConnectionError(error)
             return chunks[0] if len(chunks) == 1 else b"".join(chunks), None
 
         def write(self, chunk: bytes) -> None:
