@@ -16,8 +16,8 @@ class ChildError(Exception):
 class Child:
     """`python -m module arguments...` from the root of the checkout, its output in `log`.
 
-    In a session of its own, so that Ctrl-C reaches the demo alone, which then ends it; and where util-linux's setpriv
-    is there, the kernel kills it when the demo dies without a word.
+    In a process group of its own, so that Ctrl-C reaches the demo alone, which then ends it; and where util-linux's
+    setpriv is there, the kernel kills it when the demo dies without a word.
     """
 
     def __init__(self, module: str, *arguments: str, log: Path) -> None:
@@ -30,7 +30,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                process_group=0,
             )
 
     def require_running(self) -> None:
