@@ -67,6 +67,10 @@ HANDED_ON: list[tuple[FieldPaths, bytes | None, str, bytes, int, list[float]]] =
 ]
 
 
+NO_VALUES = rb"""
+    [1} {"a":1] [[1}] {"a":[1}} [1,] [,1] [1,,2] {,} {"a":1,} {"a"} {"a":} {:1} {1:1} [1:2] {"a":1:2} ][ } ]
+    tru truE nul nulls fals false1 falsE True - -a +1 1. .1 1e 01 0x1 1a " "a \"a" a" "\a" "\u12" 'a' [1;2] [1/**/]
+""".split()
 NESTED_TOO_DEEP = b'{"y":1,"deep":' + b"[" * 256 + b"]" * 256 + b"}"
 REFUSED: list[tuple[FieldPaths, bytes | None, bytes | None, Reason]] = [
     (DEFAULT, b"k", None, Reason.TOMBSTONE),
@@ -86,6 +90,8 @@ REFUSED: list[tuple[FieldPaths, bytes | None, bytes | None, Reason]] = [
     (DEFAULT, b"k", b"[" * 1_000_000, Reason.NOT_JSON),
     (DEFAULT, b"k", b'{"y":' * 100_000 + b"1" + b"}" * 100_000, Reason.NOT_JSON),
     (DEFAULT, b"k", b'{"y":NaN,"z":' + b'"\\"' * 300_000 + b"[" * 300, Reason.NOT_JSON),
+    *((DEFAULT, b"k", b'{"z":%s,"y":1}' % text, Reason.NOT_JSON) for text in NO_VALUES),
+    *((DEFAULT, b"k", b'{"y":1,"z":%s}' % text, Reason.NOT_JSON) for text in NO_VALUES),
     (DEFAULT, b"k", b"[1]", Reason.NOT_OBJECT),
     (DEFAULT, b"k", b"3", Reason.NOT_OBJECT),
     (DEFAULT, b"k", b"{}", Reason.MISSING_FIELD),

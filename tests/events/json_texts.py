@@ -178,6 +178,7 @@ def event_texts(draw: Any) -> tuple[FieldPaths, bytes]:
 # ---- damage
 
 PIECES = [*b'"\\{}[],:-.e0 \v\xc3\0']
+STRUCTURE = b'{}[],:"'
 LONG_PIECES = [b"\xed\xa0\x80", b"\\u00", b'"value":', b'"ts":"', b"null"]
 
 
@@ -187,9 +188,13 @@ def damaged(text: bytes, chance: random.Random) -> bytes:
     for _ in range(chance.choice([1, 1, 1, 2, 4])):
         at = chance.randrange(len(changed) + 1)
         piece = bytes([chance.choice(PIECES)]) if chance.random() < 0.8 else chance.choice(LONG_PIECES)
-        kind = chance.randrange(5)
+        kind = chance.randrange(6)
         if kind == 0:
             del changed[at:]
+        elif kind == 5:
+            places = [i for i, byte in enumerate(changed) if byte in STRUCTURE]
+            if places:
+                changed[chance.choice(places)] = chance.choice(STRUCTURE)
         elif kind == 1:
             changed[at:at] = piece
         elif kind == 2:
