@@ -87,7 +87,10 @@ def check(model: Path, values: dict[str, str], *more: str) -> subprocess.Complet
 
 
 @pytest.mark.kafka
-def test_events_through_tls_and_a_password(broker: SecureBroker, model: Path, tmp_path: Path) -> None:
+def test_events_through_tls_and_a_password(
+    broker: SecureBroker, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """At log level debug, where kafka-python by itself prints the password in clear (auth_bytes=...)."""
     from confluent_kafka import Producer
 
     create_topics(broker.plain, ["events-tls"], 1)
@@ -99,6 +102,9 @@ def test_events_through_tls_and_a_password(broker: SecureBroker, model: Path, tm
         running.wait_for("streamlstm_forecasts_total", 10)
         assert PASSWORD not in running.page("/metrics")
         assert running.stop() == 0
+    logged = capfd.readouterr().err
+    assert "msg=stopping why=SIGTERM" in logged
+    assert PASSWORD not in logged
     assert len(read_all(broker.plain, running.output, 1)) == 10
 
 
