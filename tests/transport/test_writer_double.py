@@ -65,8 +65,8 @@ def test_exactly_once_on_a_bad_network(v2: bool, data: st.DataObject) -> None:
             return "ok"
         left[0] -= 1
         fates = [*NETWORK, "expire", *PASSING[name]]
-        if name == "InitProducerId" and request.producer_id < 0:
-            fates.remove("late")  # a late take-over fences whoever it finds, us too: FencedError, and a restart
+        if name == "InitProducerId":
+            fates.remove("late")  # it fences whomever it finds, us too: see below
         return data.draw(st.sampled_from(fates))
 
     writer, _ = opened(broker, fate)
@@ -168,6 +168,29 @@ def test_a_zombie_that_slept_through_everything_takes_nothing_from_its_successor
         zombie.commit(written(1), {("in", 0): 1}, old)
     successor.commit(written(2), {("in", 0): 1}, MEMBER)
     assert values(broker) == {p: [bytes(written(2)[p].buffer[61:])] for p in range(3)}
+
+
+def test_a_late_request_for_a_new_epoch_fences_ourselves_and_loses_nothing() -> None:
+    """v1: the broker fences the open transaction whatever epoch InitProducerId names. A restart, nothing visible."""
+    broker = BrokerDouble(False)
+    writer, cluster = opened(broker)
+    delayed: list[Any] = []
+
+    def fate(request: Any) -> str | int:
+        name = type(request).name.removesuffix("Request")
+        if name == "AddPartitionsToTxn" and not delayed:
+            return "lost"
+        if name == "InitProducerId":
+            delayed.append(request)
+        if name == "TxnOffsetCommit":
+            broker.handle(delayed[0])
+        return "ok"
+
+    cluster.fate = fate
+    with pytest.raises(FencedError):
+        writer.commit(written(1), {("in", 0): 1}, MEMBER)
+    assert not any(values(broker).values())
+    assert not broker.committed
 
 
 def test_no_outcome_in_time_is_an_error_and_open_settles_it() -> None:
