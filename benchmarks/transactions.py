@@ -24,7 +24,7 @@ from streamlstm.transport.transaction import ProduceBatch, Writer
 
 PARTITIONS = 4
 VALUE = b'{"stream":"stream-000001","ts":1700000000000,"y":1.2345,"yhat":[1.2345],"status":"ok"}'
-WARM_UP = 50
+WARM_UP = 300
 
 
 def encoded(count: int) -> bytes:
