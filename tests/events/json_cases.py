@@ -71,6 +71,7 @@ NO_VALUES = rb"""
     [1} {"a":1] [[1}] {"a":[1}} [1,] [,1] [1,,2] {,} {"a":1,} {"a"} {"a":} {:1} {1:1} [1:2] {"a":1:2} ][ } ]
     tru truE nul nulls fals false1 falsE True - -a +1 1. .1 1e 01 0x1 1a " "a \"a" a" "\a" "\u12" 'a' [1;2] [1/**/]
 """.split()
+NO_ARRAYS = b"[1,2,3, [1],2,3] [1,2],3] [1,2,3} [1,2,3 [1:2,3] [,1,2,3] [1,2,3,] [1,2,3]] [1,2,3],".split()
 NESTED_TOO_DEEP = b'{"y":1,"deep":' + b"[" * 256 + b"]" * 256 + b"}"
 REFUSED: list[tuple[FieldPaths, bytes | None, bytes | None, Reason]] = [
     (DEFAULT, b"k", None, Reason.TOMBSTONE),
@@ -131,6 +132,7 @@ REFUSED: list[tuple[FieldPaths, bytes | None, bytes | None, Reason]] = [
     (DEFAULT, b"\xff\xfe", b'{"y":1}', Reason.KEY_ENCODING),
     (DEFAULT, b"k", b'{"y":1,"stream":1.5}', Reason.WRONG_TYPE),
     (DEFAULT, b"k", b'{"y":1,"stream":[1]}', Reason.WRONG_TYPE),
+    *((THREE, b"k", b'{"values":%s}' % text, Reason.NOT_JSON) for text in NO_ARRAYS),
     (THREE, b"k", b'{"value":1}', Reason.MISSING_FIELD),
     (THREE, b"k", b'{"values":[1,2]}', Reason.WRONG_LENGTH),
     (THREE, b"k", b'{"values":[1,2,null]}', Reason.NULL_VALUE),
