@@ -4,11 +4,11 @@
                                           [--seconds 2] [--peers torch,onnxruntime] [--json FILE]
 
 Hot: random rows among 512, or as many as the batch has, which stay in the caches. Cold: random rows among a million
-streams (262,144 for the larger models), so that nearly every row comes from memory. Contestants take turns within one
-process and medians of its CPU time are compared, so a busy machine slows all alike; the peak is a compiled loop of
-independent FMAs, timed in the same turns. `fastest` is the same fraction from the fastest tenth of the turns of both,
-for machines that are never calm (what others do to the caches and to memory stays in every figure). Multiplications and
-additions of the matrices and the head count as work, activations don't.
+streams (262,144 for the larger models), so that nearly every row comes from memory. Multiplications and additions of
+the matrices and the head count as work, activations don't. The peak is a compiled loop of independent FMAs. The kernel
+and the peak take turns, then the kernel and its peers (who cool the caches for each other), all within one process.
+Medians of CPU time are compared, so that a busy machine slows all alike; `fastest` is the fraction from the fastest
+tenth of the turns, for machines that are never calm: what others do to caches and memory stays in every figure.
 
 Each contestant does the whole of it: gather the rows, step, scatter, head. torch: LSTMCell with index_select and
 index_copy_. ONNX Runtime: its LSTM operator over gathered NumPy rows. Peers are used where installed, on one thread.
@@ -266,7 +266,7 @@ def take_turns(
     """Call each in turns for about `seconds`, at least five turns; CPU time of the process, all its threads."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["peak"]) < 5:
+    while time.perf_counter() < end or min(map(len, times.values())) < 5:
         for name, call in contestants.items():
             start = time.process_time()
             for _ in range(repeats[name]):
@@ -292,10 +292,11 @@ def measure(config: Config, streams: int, batch: int, peers: list[str], seconds:
         return lambda: step(batches[next(turn) % len(batches)], x)
 
     peak = peak_loop()
-    contestants = {"peak": peak.run, **{name: caller(step) for name, step in steps.items()}}
-    repeats = {name: 1 if name == "peak" else max(1, min(50, 2000 // batch)) for name in contestants}
-    times = take_turns(contestants, repeats, seconds)
+    contestants = {name: caller(step) for name, step in steps.items()}
+    repeats = {"peak": 1, **dict.fromkeys(contestants, max(1, min(50, 2000 // batch)))}
+    times = take_turns({"peak": peak.run, "streamlstm": contestants["streamlstm"]}, repeats, seconds / 2)
     own, work = times["streamlstm"], row_layout(parameters).flops * batch
+    beside = take_turns(contestants, repeats, seconds / 2) if peers else {}
     return Result(
         config=config.name,
         place="cold" if streams == config.cold_streams else "hot",
@@ -307,7 +308,7 @@ def measure(config: Config, streams: int, batch: int, peers: list[str], seconds:
         fraction_fastest=work / own.fastest / (peak.flops / times["peak"].fastest),
         peak_gflops=peak.flops / times["peak"].median / 1e9,
         bar=bar,
-        times={name: times[name].median / own.median for name in peers},
+        times={name: beside[name].median / beside["streamlstm"].median for name in peers},
     )
 
 
