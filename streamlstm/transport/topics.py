@@ -28,6 +28,7 @@ _INVALID_CONFIG = 40
 _TOPIC_RESOURCE = 2
 _MAX_BYTES = "max.message.bytes"
 _FUTURE_LIMIT = "message.timestamp.after.max.ms"
+_PAST_LIMIT = "message.timestamp.before.max.ms"
 _NO_LIMIT = str((1 << 63) - 1)
 _BROKER_DEFAULT = -1
 _CREATE_TIMEOUT_MS = 30_000
@@ -91,13 +92,23 @@ def find_problems(
                 f"topic {topic!r} has {facts.partitions} partitions, the input {input_topic!r} has {needed}; "
                 f"mend it: {tool} --alter --topic {topic} --partitions {needed}"
             )
-        if int(facts.configs.get(_MAX_BYTES, max_batch_bytes)) < max_batch_bytes:
-            command = f"kafka-configs.sh --bootstrap-server {servers} --alter --topic {topic}"
-            problems.append(
-                f"topic {topic!r} takes batches of {facts.configs[_MAX_BYTES]} bytes, output.max_batch_bytes is "
-                f"{max_batch_bytes}; mend it: {command} --add-config {_MAX_BYTES}={max_batch_bytes}"
-            )
+        for key, least, why in (
+            (_MAX_BYTES, max_batch_bytes, "output.max_batch_bytes"),
+            (_FUTURE_LIMIT, _limit(source, _FUTURE_LIMIT), f"what the input {input_topic!r} takes"),
+            (_PAST_LIMIT, int(_NO_LIMIT), "what takes an event of any age"),
+        ):
+            if _limit(facts, key) < least:
+                command = f"kafka-configs.sh --bootstrap-server {servers} --alter --topic {topic}"
+                problems.append(
+                    f"topic {topic!r} has {key}={facts.configs[key]}; expected at least {least}, {why}; "
+                    f"mend it: {command} --add-config {key}={least}"
+                )
     return problems
+
+
+def _limit(facts: TopicFacts, key: str) -> int:
+    """The topic's limit; none when it isn't known, or the broker is older than the limit."""
+    return int(facts.configs.get(key, _NO_LIMIT))
 
 
 def describe_topics(cluster: Cluster, topics: Sequence[str], deadline: float) -> dict[str, TopicFacts | None]:
@@ -133,7 +144,11 @@ def _describe_configs(cluster: Cluster, topics: Sequence[str], deadline: float) 
     resource = DescribeConfigsRequest.DescribeConfigsResource
     request = DescribeConfigsRequest(
         resources=[
-            resource(resource_type=_TOPIC_RESOURCE, resource_name=name, configuration_keys=[_MAX_BYTES])
+            resource(
+                resource_type=_TOPIC_RESOURCE,
+                resource_name=name,
+                configuration_keys=[_MAX_BYTES, _FUTURE_LIMIT, _PAST_LIMIT],
+            )
             for name in topics
         ],
         include_synonyms=False,

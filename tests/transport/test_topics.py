@@ -26,7 +26,7 @@ def test_every_problem_at_once_with_its_command() -> None:
     assert len(problems) == 3
     few, small, missing = problems
     assert few.endswith("kafka-topics.sh --bootstrap-server one:9092,two:9092 --alter --topic out --partitions 4")
-    assert "takes batches of 1000 bytes, output.max_batch_bytes is 900000" in small
+    assert "has max.message.bytes=1000; expected at least 900000, output.max_batch_bytes" in small
     assert small.endswith("--add-config max.message.bytes=900000")
     assert "--create --topic dead --partitions 4" in missing
 
@@ -48,7 +48,7 @@ def test_missing_topics_are_made_when_asked(kafka: str) -> None:
         found = describe_topics(cluster, [source, out, dead], cluster.deadline())
         assert [each.partitions for each in found.values() if each] == [3, 3, 3]
         check_topics(cluster, source, (out, dead))
-        with pytest.raises(InputMissingError, match=r"takes batches of \d+ bytes"):
+        with pytest.raises(InputMissingError, match=r"has max.message.bytes=\d+; expected at least 2000000"):
             check_topics(cluster, source, (out, dead), max_batch_bytes=2_000_000)
         with pytest.raises(InputMissingError, match="input topic"):
             check_topics(cluster, fresh("none"), (out, dead), create=True)
@@ -102,3 +102,18 @@ def test_the_end_is_the_last_stable_offset(kafka: str) -> None:
         assert committed_offsets(cluster, group, [(topic, 0)], cluster.deadline()) == {(topic, 0): 1}
         assert list_offsets(cluster, [(topic, 0)], LATEST, cluster.deadline()) == {(topic, 0): 3}
     consumer.close()
+
+
+@pytest.mark.parametrize("topic", ["out", "dead"])
+def test_times_that_the_input_takes_are_taken_by_what_is_written(topic: str) -> None:
+    """Else one event from the future, or from long ago, would be refused with its whole batch, again and again."""
+    hour, forever = "3600000", str((1 << 63) - 1)
+    found = {"in": TopicFacts(1), "out": TopicFacts(1), "dead": TopicFacts(1)}
+    assert find_problems(found, "in", ("out", "dead"), 0, "b:1") == []
+    for key, limit in (("message.timestamp.after.max.ms", hour), ("message.timestamp.before.max.ms", hour)):
+        (problem,) = find_problems(found | {topic: TopicFacts(1, {key: limit})}, "in", ("out", "dead"), 0, "b:1")
+        assert problem.startswith(f"topic '{topic}' has {key}={hour}")
+        assert problem.endswith(f"--alter --topic {topic} --add-config {key}={forever}")
+    after = {"message.timestamp.after.max.ms": hour}
+    same = {name: TopicFacts(1, after) for name in found}
+    assert find_problems(same, "in", ("out", "dead"), 0, "b:1") == []
