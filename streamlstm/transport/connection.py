@@ -89,7 +89,10 @@ def _names(function: Any) -> set[str]:
 
 
 class Connections(KafkaConnectionManager):  # type: ignore[misc]
-    """kafka-python's connection manager with our transports. `last_error` is why the last connection failed."""
+    """kafka-python's connection manager with our transports.
+
+    `last_error` is why a connection failed last; an attempt that the deadline cut short hides no earlier cause.
+    """
 
     def __init__(self, net: NetworkSelector, context: ssl.SSLContext | None, read_bytes: int, **configs: Any) -> None:
         super().__init__(net, **configs)
@@ -117,7 +120,8 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]
         try:
             return await self._open_transport(node, timeout_at)
         except (OSError, kafka_errors.KafkaError) as error:
-            self.last_error = f"{node.host}:{node.port}: {error}"
+            if not (self.last_error and isinstance(error, kafka_errors.KafkaTimeoutError)):
+                self.last_error = f"{node.host}:{node.port}: {error}"
             raise kafka_errors.KafkaConnectionError(str(error)) from error
 
     async def _open_transport(self, node: Any, timeout_at: float | None) -> Any:
