@@ -11,6 +11,7 @@
 import gc
 import logging
 import platform
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -46,6 +47,8 @@ from streamlstm.transport.transaction import Writer
 log = logging.getLogger(__name__)
 
 IDLE_POLL_MS = 100
+# Python's own 5 ms would be waited for by whichever of the loop, the committer and the clients' threads comes second.
+SWITCH_SECONDS = 0.0005
 BUSY_POLL_MS = 2
 ENDS_SECONDS = 1.0
 
@@ -53,6 +56,7 @@ ENDS_SECONDS = 1.0
 def run(config: Config) -> int:
     """Run until a signal asks to stop; returns the exit code. Raises StreamlstmError."""
     started = time.monotonic()
+    sys.setswitchinterval(SWITCH_SECONDS)
     counters, progress = Counters(), Progress(phase_since=started, last_turn=started)
     observed = Observed(counters, progress, build_info())
     with ExitStack() as stack:
@@ -60,6 +64,8 @@ def run(config: Config) -> int:
         if config.metrics.enabled:
             _serve_pages(config, observed, stack)
         pipeline = _build_pipeline(config, counters, observed, stack)
+        if shutdown.requested:
+            return 0  # asked while the kernels were compiled: the group never hears of this member
         cluster = Cluster.connect(connection_settings(config), time.monotonic)
         stack.callback(cluster.close)
         written = (config.output.topic, config.dead_letter.topic)
