@@ -19,6 +19,9 @@ Level = Literal["debug", "info", "warning", "error"]
 # kafka-python's lower levels print requests byte by byte, credentials among them: never shown, at no log level.
 TAMED = ("kafka", "numba", "llvmlite")
 
+REPEAT_SECONDS = 30.0
+MAX_TEMPLATES = 256
+
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _BARE = re.compile(r"[^\s=\"\\\x00-\x1f\x7f]+")
 
@@ -30,6 +33,7 @@ def configure(kind: Format, level: Level, stream: TextIO | None = None) -> None:
         kind = "text" if stream.isatty() else "logfmt"
     handler = logging.StreamHandler(stream)
     handler.setFormatter(FORMATTERS[kind]())
+    handler.addFilter(_LibraryFilter())
     root = logging.getLogger()
     for former in tuple(root.handlers):
         root.removeHandler(former)
@@ -40,6 +44,35 @@ def configure(kind: Format, level: Level, stream: TextIO | None = None) -> None:
     logging.captureWarnings(True)
     logging.raiseExceptions = False
     threading.excepthook = _log_thread_death
+
+
+class _LibraryFilter(logging.Filter):
+    """Makes the libraries speak by our rules.
+
+    A connection that fails is no error while it is tried again, and the same message with other figures, four for each
+    attempt, says nothing new: it is shown once in `REPEAT_SECONDS`, with how often it was `repeated` unseen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] not in TAMED:
+            return True
+        if record.levelno == logging.ERROR:
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        template = record.name, str(record.msg)
+        at, repeated = self._shown.get(template, (float("-inf"), 0))
+        if record.created - at < REPEAT_SECONDS:
+            self._shown[template] = at, repeated + 1
+            return False
+        if repeated:
+            record.repeated = repeated
+        if len(self._shown) >= MAX_TEMPLATES:
+            self._shown.clear()
+        self._shown[template] = record.created, 0
+        return True
 
 
 def fields_of(record: logging.LogRecord) -> Mapping[str, object]:

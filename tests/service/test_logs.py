@@ -126,6 +126,38 @@ def test_libraries_speak_the_same_format_from_warning_on() -> None:
     assert [logfmt_fields(line)["msg"] for line in stream.getvalue().splitlines()] == ["shown"]
 
 
+def emit(name: str, level: int, text: str, argument: str, at: float) -> None:
+    record = logging.makeLogRecord(
+        {"name": name, "levelno": level, "levelname": logging.getLevelName(level), "msg": text, "args": (argument,)}
+    )
+    record.created = at
+    logging.getLogger(name).handle(record)
+
+
+def test_what_libraries_repeat_is_shown_once_in_a_while() -> None:
+    stream = logged("logfmt")
+    for second in range(0, 65, 5):
+        emit("kafka.net.manager", logging.ERROR, "Connection failed: %s", f"no {second}", float(second))
+        emit("kafka.net.manager", logging.WARNING, "Closing %s", "it", float(second))
+        emit("streamlstm.x", logging.ERROR, "ours %s", "is never hidden", float(second))
+    lines = [logfmt_fields(line) for line in stream.getvalue().splitlines()]
+    failures = [line for line in lines if line["msg"].startswith("Connection failed")]
+    assert [(line["msg"], line["level"], line.get("repeated")) for line in failures] == [
+        ("Connection failed: no 0", "warning", None),
+        ("Connection failed: no 30", "warning", "5"),
+        ("Connection failed: no 60", "warning", "5"),
+    ]
+    assert sum(line["msg"] == "Closing it" for line in lines) == 3
+    assert sum(line["level"] == "error" for line in lines) == 13
+
+
+def test_the_memory_of_repeats_is_bounded() -> None:
+    stream = logged("logfmt")
+    for n in range(3 * logs.MAX_TEMPLATES):
+        emit("kafka.x", logging.WARNING, f"{n} %s", "", 0.0)
+    assert len(stream.getvalue().splitlines()) == 3 * logs.MAX_TEMPLATES
+
+
 def test_warnings_and_dying_threads_are_logged() -> None:
     stream = logged("logfmt")
     with warnings.catch_warnings():
