@@ -160,13 +160,17 @@ class PartitionBytes:
         return bool(attributes & _TRANSACTIONAL) and producer in self._aborting
 
     def _believable_last(self, base: int, delta: int, size: int) -> int:
-        """The last offset of a batch whose header can't be trusted: up to the next batch, else what its size allows."""
-        following = self._at + size
+        """The last offset of a batch whose header can't be trusted: up to the next batch, else what its size allows.
+
+        A next batch that begins further on than the records of this one can reach lies behind offsets that compaction
+        has removed; then the header's own word is all there is.
+        """
+        most, following = size // _SMALLEST_RECORD, self._at + size
         if len(self._buffer) - following >= HEADER.size:
             next_base: int = struct.unpack_from(">q", self._buffer, following)[0]
-            if base < next_base <= base + max(delta, 0) or (delta < 0 and base < next_base):
+            if base < next_base <= base + max(most, delta) or (delta < 0 and base < next_base):
                 return next_base - 1
-        return base + delta if 0 <= delta <= size // _SMALLEST_RECORD else base
+        return base + delta if 0 <= delta <= most else base
 
     def _poison(self, base: int, last: int, message: str, reason: PoisonReason = "corrupt_batch") -> PoisonBatch:
         last = max(last, self.position)  # the broker gave this batch for `position`: always step past it

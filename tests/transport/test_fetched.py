@@ -179,6 +179,15 @@ def test_any_bytes_end_and_never_move_backwards(garbage: bytes, position: int) -
         assert after > position or not found
 
 
+@pytest.mark.parametrize("delta", [-5, 0, 1, 7, 99])
+def test_a_damaged_last_offset_leaves_no_hole_before_the_next_batch(delta: int) -> None:
+    broken = at(THREE, 0)
+    struct.pack_into(">i", broken, 23, delta)
+    found, position = read(broken + at(THREE, 3))
+    assert spans(found) == [("PoisonBatch", 0, 2), ("FetchedBatch", 3, 5)]
+    assert position == 6
+
+
 @given(st.data())
 def test_damage_never_hides_a_sound_batch(data: st.DataObject) -> None:
     """Any damage to one batch's body: the others are read, the offsets are covered without a hole."""
