@@ -1,7 +1,8 @@
 """The loop that streamlstm takes the place of, written as well as it can be in Python: the peer of end_to_end.py.
 
 confluent-kafka (librdkafka) consumes batches of 20,000, orjson parses, a dict maps keys to rows, torch's LSTMCell or
-ONNX Runtime steps a whole batch at once, orjson prints, and one transaction holds forecasts and offsets.
+ONNX Runtime steps a whole batch at once, orjson prints the same record that streamlstm writes, and one transaction
+holds forecasts and offsets. It checks CRCs and refuses what isn't a finite number, as streamlstm does.
 Prints one JSON line: events, CPU seconds (user + system of this process) and wall seconds, both after the warm-up.
 """
 
@@ -102,6 +103,7 @@ def main() -> None:
         {
             "bootstrap.servers": args.bootstrap, "group.id": unique, "auto.offset.reset": "earliest",
             "enable.auto.commit": False, "isolation.level": "read_committed", "queued.min.messages": 200_000,
+            "check.crcs": True,
         }
     )  # fmt: skip
     producer = Producer(
@@ -113,6 +115,7 @@ def main() -> None:
     producer.init_transactions()
     consumer.subscribe([args.input])
     rows_of: dict[bytes, int] = {}
+    seen_of, last_of = [0] * args.streams, [0] * args.streams
     seen = counted = 0
     cpu = wall = 0.0
     while seen < args.events:
@@ -125,13 +128,24 @@ def main() -> None:
         events = [orjson.loads(m.value()) for m in messages]
         rows = np.fromiter((rows_of.setdefault(m.key(), len(rows_of)) for m in messages), np.int64, len(messages))
         x = np.fromiter((e["value"] for e in events), np.float32, len(messages))
+        if not np.isfinite(x).all():
+            raise SystemExit("a value that isn't finite: this loop has no dead letters")
         y = np.empty(len(messages), np.float32)
         for wave in waves(rows):
             y[wave] = step(rows[wave], x[wave])
         producer.begin_transaction()
-        for m, e, yhat in zip(messages, events, y.tolist(), strict=True):
-            forecast = {"stream": m.key().decode(), "ts": e["ts"], "y": e["value"], "yhat": [yhat], "status": "ok"}
-            producer.produce(args.output, orjson.dumps(forecast), m.key(), m.partition(), timestamp=e["ts"])
+        for m, e, row, yhat in zip(messages, events, rows.tolist(), y.tolist(), strict=True):
+            ts, n, last = e["ts"], seen_of[row] + 1, last_of[row]
+            seen_of[row], last_of[row] = n, ts
+            forecast = {
+                "stream": m.key().decode(), "ts": ts, "y": e["value"], "yhat": [yhat], "horizon": [1],
+                "target_ts": [2 * ts - last] if n > 1 and ts > last else None,
+                "status": "ok" if n > 8 else "warmup", "n_seen": n, "model": "6599eda1ff6a",
+                "src": {"topic": m.topic(), "partition": m.partition(), "offset": m.offset()},
+            }  # fmt: skip
+            producer.produce(
+                args.output, orjson.dumps(forecast), m.key(), m.partition(), timestamp=ts, headers=m.headers()
+            )
         producer.send_offsets_to_transaction(
             consumer.position(consumer.assignment()), consumer.consumer_group_metadata()
         )

@@ -48,8 +48,11 @@ log = logging.getLogger(__name__)
 
 IDLE_POLL_MS = 100
 # Python's own 5 ms would be waited for by whichever of the loop, the committer and the clients' threads comes second.
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.001
 BUSY_POLL_MS = 2
+# A poll that brings so much has more waiting behind it: that is computed while the transaction before commits. With
+# less to do the loop stands back, for the committer and the clients' threads need the interpreter too.
+BEHIND_BYTES = 1 << 18
 ENDS_SECONDS = 1.0
 
 
@@ -149,6 +152,7 @@ class Loop:
         self.shutdown = shutdown
         self.counters = pipeline.counters
         self.pending = Pending()
+        self._behind = False
         self._interval = config.commit.interval_ms / 1000
         self._look_at_ends_at = 0.0
         self._patience = 3 * config.commit.transaction_timeout_ms / 1000
@@ -162,13 +166,14 @@ class Loop:
 
     def turn(self) -> None:
         """One round: at most one poll, at most one commit begun."""
-        self._settle()
+        self._settle(0.0 if self._behind else self._interval)
         if self.pending.produced_bytes >= self.config.commit.max_bytes:
             self._settle(self._patience)
         start = time.perf_counter()
         fetched = self.source.poll(self._poll_ms(), self.config.fetch.max_bytes)
         now = time.monotonic()
         self._follow_assignment(fetched)
+        self._behind = fetched.size >= BEHIND_BYTES
         if fetched.positions:
             self.counters.stages[Stage.POLL].observe(time.perf_counter() - start)
             self.pipeline.add(fetched, self.pending, now)

@@ -80,6 +80,11 @@ class Fetched:
     lost: set[Partition] = field(default_factory=set)
     gaps: list[Gap] = field(default_factory=list)
 
+    @property
+    def size(self) -> int:
+        """Decompressed bytes of records."""
+        return sum(len(batch.records) for batch in self.batches if isinstance(batch, FetchedBatch))
+
     def __bool__(self) -> bool:
         return bool(self.batches or self.positions or self.assigned or self.revoked or self.lost or self.gaps)
 
