@@ -20,6 +20,8 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from streamlstm.model.golden import make_golden
+from streamlstm.model.model_file import Model, default_inputs, no_scaling, save
 from streamlstm.model.parameters import Layer, Parameters
 
 PREFIX = "__streamlstm.errors."
@@ -38,7 +40,20 @@ def random_parameters(inputs: int = 1, hidden: int = 8, outputs: int = 1, layers
     return Parameters(stack, weights(outputs, hidden), weights(outputs))
 
 
+def write_model(path: Path) -> Path:
+    """A carried model of one input and 50 units at `path`."""
+    parameters = random_parameters(hidden=50)
+    model = Model(
+        parameters=parameters, window=0, inputs=default_inputs(1), target=0, predicts="value", horizons=(1,),
+        scaling=no_scaling(1), interval_ms=None, origin={}, golden=make_golden(parameters),
+    )  # fmt: skip
+    save(model, path)
+    return path
+
+
 def create_topics(bootstrap: str, names: list[str], partitions: int, **config: str) -> None:
+    if not names:
+        return
     topics = [NewTopic(name, partitions, 1, config=config) for name in names]
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for future in admin.create_topics(topics).values():
@@ -134,14 +149,14 @@ def free_port() -> int:
 def daemon(
     bootstrap: str, model: Path, topic: str, partitions: int, settings: Mapping[str, object] | None = None
 ) -> Iterator[Daemon]:
-    """Runs until the block ends; output topics are created with as many partitions as the input."""
-    unique, port = uuid.uuid4().hex[:8], free_port()
-    output, letters = f"forecasts-{unique}", f"dead-{unique}"
-    create_topics(bootstrap, [output, letters], partitions)
+    """Runs until the block ends; topics to be written that `settings` doesn't name are created for it."""
+    unique, port, given = uuid.uuid4().hex[:8], free_port(), dict(settings or {})
+    output = str(given.setdefault("output.topic", f"forecasts-{unique}"))
+    letters = str(given.setdefault("dead_letter.topic", f"dead-{unique}"))
+    create_topics(bootstrap, [topic for topic in (output, letters) if topic.endswith(unique)], partitions)
     values: dict[str, object] = {
         "kafka.bootstrap_servers": [bootstrap], "kafka.group_id": f"test-{unique}", "input.topic": topic,
-        "output.topic": output, "dead_letter.topic": letters, "model.path": str(model), "metrics.host": "127.0.0.1",
-        "metrics.port": port, "log.level": "info", **(settings or {}),
+        "model.path": str(model), "metrics.host": "127.0.0.1", "metrics.port": port, "log.level": "info", **given,
     }  # fmt: skip
     arguments = [part for key, value in values.items() for part in ("--set", f"{key}={_text(value)}")]
     process = subprocess.Popen([sys.executable, "-m", "streamlstm", "run", *arguments])

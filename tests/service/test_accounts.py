@@ -14,15 +14,12 @@ from confluent_kafka import Producer
 from daemon_process import (
     create_topics,
     daemon,
-    random_parameters,
     read_all,
     reason_of,
     source_of_dead_letter,
     source_of_forecast,
+    write_model,
 )
-
-from streamlstm.model.golden import make_golden
-from streamlstm.model.model_file import Model, default_inputs, no_scaling, save
 
 PARTITIONS = 8
 EVENTS = int(os.environ.get("STREAMLSTM_TEST_EVENTS", "200000"))
@@ -41,16 +38,6 @@ BAD = {
     b"\xff\xfe garbage": "not_json",
     b"": "not_json",
 }
-
-
-def write_model(path: Path) -> Path:
-    parameters = random_parameters(hidden=50)
-    model = Model(
-        parameters=parameters, window=0, inputs=default_inputs(1), target=0, predicts="value", horizons=(1,),
-        scaling=no_scaling(1), interval_ms=None, origin={}, golden=make_golden(parameters),
-    )  # fmt: skip
-    save(model, path)
-    return path
 
 
 def events(rng: random.Random) -> Iterator[tuple[bytes, bytes]]:
