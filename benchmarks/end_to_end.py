@@ -38,7 +38,7 @@ sys.path.insert(0, str(HERE.parent / "deploy" / "kafka"))
 from local_kafka import LocalKafka  # noqa: E402
 
 PARTITIONS = 8
-SETTLE_SECONDS = 3.0
+SETTLE_SECONDS = 12.0
 FIRST_TS = 1_730_000_000_000
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -180,7 +180,7 @@ def run_peer(bootstrap: str, topic: str, events: int, streams: int, hidden: int,
 def latency(bootstrap: str, folder: Path, rate: int, seconds: float) -> dict[str, float]:
     """ms from the broker's append of an event (LogAppendTime) to its forecast in a read_committed reader's hands.
 
-    The first SETTLE_SECONDS, while the members of both groups find their places, don't count.
+    The first SETTLE_SECONDS don't count: the groups form, and the JVM of the broker compiles what it runs.
     """
     topic = f"paced-{uuid.uuid4().hex[:8]}"
     create_topics(bootstrap, [topic], **{"message.timestamp.type": "LogAppendTime"})
@@ -279,7 +279,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--peers", default="torch,onnxruntime")
     parser.add_argument("--rate", type=int, default=1000, help="events/s of the latency run; 0 leaves it out")
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     peers = [peer for peer in args.peers.split(",") if peer and importlib.util.find_spec(peer)]

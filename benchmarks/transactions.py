@@ -24,7 +24,7 @@ from streamlstm.transport.transaction import ProduceBatch, Writer
 
 PARTITIONS = 4
 VALUE = b'{"stream":"stream-000001","ts":1700000000000,"y":1.2345,"yhat":[1.2345],"status":"ok"}'
-WARM_UP = 300
+WARM_UP = 1000  # until the JVM of a fresh broker has compiled what it runs
 
 
 def encoded(count: int) -> bytes:
