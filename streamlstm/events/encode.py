@@ -81,6 +81,7 @@ class ForecastEncoder:
         self._columns = np.zeros(forecast_text.OUTPUTS + 1, np.int64)
         self._columns_address: int = self._columns.ctypes.data
         self._result = np.zeros(6, np.int64)
+        self._room = np.empty(0, np.uint8)
 
     def encode(
         self, batch: EventBatch, forecasts: ForecastBatch, source: Source, rows: NDArray[np.int64]
@@ -97,17 +98,20 @@ class ForecastEncoder:
         sealed = []
         at = 0
         while at < len(rows):
-            buffer = bytearray(HEADER_BYTES + min(total, self._max_batch_bytes + largest) + forecast_text.SLACK)
-            out = np.frombuffer(buffer, np.uint8)
+            out = self._room_for(HEADER_BYTES + min(total, self._max_batch_bytes + largest) + forecast_text.SLACK)
             record_encode.encode_forecasts(columns, text, rows, at, self._max_batch_bytes, out, self._result)
-            del out  # the buffer can't shrink while it is viewed
             at, used, count, base_timestamp, max_timestamp, not_finite = self._result.tolist()
             _check_finite(not_finite, source)
-            del buffer[used:]
             total -= used - HEADER_BYTES
             if count:
-                sealed.append(self._sealer.seal(buffer, count, base_timestamp, max_timestamp))
+                sealed.append(self._sealer.seal(bytearray(out.data[:used]), count, base_timestamp, max_timestamp))
         return sealed
+
+    def _room_for(self, size: int) -> NDArray[np.uint8]:
+        """Where records are printed: always the same memory, which stays in the cache; batches are copies."""
+        if size > len(self._room):
+            self._room = np.empty(max(size, 2 * len(self._room)), np.uint8)
+        return self._room
 
     def values(self, batch: EventBatch, forecasts: ForecastBatch, rows: NDArray[np.int64]) -> list[bytes]:
         """The JSON texts of `rows` (int64, ascending, of any of the batch's runs, none with a reason)."""

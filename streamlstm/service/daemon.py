@@ -229,6 +229,7 @@ class Loop:
             self.pending.drop(fetched.lost)
         if fetched.revoked:
             self._commit_everything()
+        self.progress.gaps -= fetched.lost | fetched.revoked
         for topic, partition in fetched.lost | fetched.revoked:
             streams = self.pipeline.forecaster.release(topic, partition)
             self.counters.committed.pop((topic, partition), None)
@@ -237,6 +238,7 @@ class Loop:
         for (topic, partition), offset in fetched.assigned.items():
             log.info("partition assigned", extra={"topic": topic, "partition": partition, "offset": offset})
         for gap in fetched.gaps:
+            self.progress.gaps.add((gap.topic, gap.partition))
             log.error(
                 "records are gone before they were read; the partition waits",
                 extra={"topic": gap.topic, "partition": gap.partition, "wanted": gap.wanted, "first": gap.first},

@@ -2,12 +2,12 @@
 
 Live: the loop turns, and work that waits gets committed. When that fails a restart may help. Brokers that are away are
 no reason to be restarted, so they only make the replica not ready.
-Ready: live, a stable member of the group and in touch with the brokers. A replica that owns no partition is a ready
-standby.
+Ready: live, a stable member of the group, in touch with the brokers, and no partition stopped by a gap. A replica that
+owns no partition is a ready standby.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 START_LIMIT_SECONDS = 600.0
@@ -28,6 +28,7 @@ class Progress:
 
     `last_turn`: the loop's last round, empty or not. `waiting_since`: since when events have been read and not yet
     committed, None with nothing waiting. `connected_since`: since when the brokers answer, None while they don't.
+    `gaps`: partitions that wait because records are gone from the log before they were read.
     """
 
     phase_since: float
@@ -36,6 +37,7 @@ class Progress:
     waiting_since: float | None = None
     connected_since: float | None = None
     partitions: int = 0
+    gaps: set[tuple[str, int]] = field(default_factory=set)
 
     def enter(self, phase: Phase, now: float) -> None:
         if phase is not self.phase:
@@ -73,11 +75,13 @@ def readiness(progress: Progress, now: float, stalled_after: float) -> Verdict:
     running = progress.phase is Phase.RUNNING
     phase = f"{progress.phase} for {now - progress.phase_since:.1f} s, {progress.partitions} partitions"
     connected = progress.connected_since is not None
+    waiting = ", ".join(f"{topic}-{partition}" for topic, partition in sorted(progress.gaps))
     return Verdict(
         (
             *_live_checks(progress, now, stalled_after),
             Check("phase", running, phase),
             Check("brokers", connected, "answering" if connected else "not answering"),
+            Check("input", not waiting, f"records are gone unread: {waiting} waiting" if waiting else "no gap"),
         )
     )
 
