@@ -56,7 +56,7 @@ def preload(bootstrap: str, topic: str, events: int, streams: int) -> float:
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 50, "queue.buffering.max.messages": 2_000_000})
     for i in range(events):
         stream = rng.randrange(streams)
-        value = b'{"ts":%d,"value":%.4f,"unit":"percent","ok":true}' % (FIRST_TS + i, rng.gauss(0.0, 1.0))
+        value = b'{"stream":"host-%06d","ts":%d,"value":%.4f}' % (stream, FIRST_TS + i, rng.gauss(0.0, 1.0))
         size += len(value)
         producer.produce(topic, value, b"host-%06d" % stream, stream % PARTITIONS, timestamp=FIRST_TS + i)
         if i % 10_000 == 0:
