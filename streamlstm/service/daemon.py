@@ -8,6 +8,7 @@
    75, and the next start goes on at the committed offsets: nothing is lost and nothing is answered twice.
 """
 
+import ctypes
 import gc
 import logging
 import platform
@@ -50,6 +51,7 @@ IDLE_POLL_MS = 100
 # Python's own 5 ms would be waited for by whichever of the loop, the committer and the clients' threads comes second.
 SWITCH_SECONDS = 0.001
 BUSY_POLL_MS = 2
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 # A poll that brings so much has more waiting behind it: that is computed while the transaction before commits. With
 # less to do the loop stands back, for the committer and the clients' threads need the interpreter too.
 BEHIND_BYTES = 1 << 18
@@ -60,6 +62,7 @@ def run(config: Config) -> int:
     """Run until a signal asks to stop; returns the exit code. Raises StreamlstmError."""
     started = time.monotonic()
     sys.setswitchinterval(SWITCH_SECONDS)
+    keep_freed_memory()
     counters, progress = Counters(), Progress(phase_since=started, last_turn=started)
     observed = Observed(counters, progress, build_info())
     with ExitStack() as stack:
@@ -85,6 +88,16 @@ def run(config: Config) -> int:
         committer = Committer(writer, committing, counters, time.monotonic)
         Loop(config, pipeline, source, committer, progress, shutdown).run()
     return 0
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed buffers of up to 32 MiB: by default it unmaps them, and each transaction's record batches
+    are then faulted in anew, page by page. Elsewhere than on glibc nothing happens. See mallopt(3).
+    """
+    allocator = ctypes.CDLL(None)
+    if hasattr(allocator, "mallopt"):
+        allocator.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        allocator.mallopt(M_TRIM_THRESHOLD, 128 << 20)
 
 
 def build_info() -> BuildInfo:
@@ -161,8 +174,24 @@ class Loop:
         while not self.shutdown.requested:
             self.turn()
         self.progress.enter(Phase.DRAINING, time.monotonic())
-        self._commit_everything()
+        self._drain()
         log.info("drained", extra={"events": self.counters.events})
+
+    def _drain(self) -> None:
+        """Commit what has been read. A rebalance that is under way goes on only while somebody polls: then what the
+        polls bring is answered too. Raises RetryError when it takes too long.
+        """
+        deadline = time.monotonic() + self._patience
+        while time.monotonic() < deadline:
+            self._settle(max(0.0, deadline - time.monotonic()))
+            if not self.pending.parts:
+                return
+            if not self._start_commit():
+                fetched = self.source.poll(BUSY_POLL_MS, BEHIND_BYTES)
+                self._follow_assignment(fetched)
+                if fetched.positions:
+                    self.pipeline.add(fetched, self.pending, time.monotonic())
+        raise self._too_late()
 
     def turn(self) -> None:
         """One round: at most one poll, at most one commit begun."""
@@ -220,7 +249,10 @@ class Loop:
                 return
             if self.committer.idle and not self._start_commit():
                 time.sleep(BUSY_POLL_MS / 1000)
-        raise RetryError(f"the last transaction was not through after {self._patience:.0f} s: it will be aborted")
+        raise self._too_late()
+
+    def _too_late(self) -> RetryError:
+        return RetryError(f"the last transaction was not through after {self._patience:.0f} s: it will be aborted")
 
     def _follow_assignment(self, fetched: Fetched) -> None:
         """Commit before partitions go, forget them when they have gone, and take note of new ones."""
