@@ -14,6 +14,7 @@ import logging
 import platform
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -181,17 +182,13 @@ class Loop:
         """Commit what has been read. A rebalance that is under way goes on only while somebody polls: then what the
         polls bring is answered too. Raises RetryError when it takes too long.
         """
-        deadline = time.monotonic() + self._patience
-        while time.monotonic() < deadline:
-            self._settle(max(0.0, deadline - time.monotonic()))
-            if not self.pending.parts:
-                return
-            if not self._start_commit():
-                fetched = self.source.poll(BUSY_POLL_MS, BEHIND_BYTES)
-                self._follow_assignment(fetched)
-                if fetched.positions:
-                    self.pipeline.add(fetched, self.pending, time.monotonic())
-        raise self._too_late()
+        self._commit_everything(self._poll_on)
+
+    def _poll_on(self) -> None:
+        fetched = self.source.poll(BUSY_POLL_MS, BEHIND_BYTES)
+        self._follow_assignment(fetched)
+        if fetched.positions:
+            self.pipeline.add(fetched, self.pending, time.monotonic())
 
     def turn(self) -> None:
         """One round: at most one poll, at most one commit begun."""
@@ -240,19 +237,18 @@ class Loop:
         if undone is not None:
             self.pending.follow(undone)
 
-    def _commit_everything(self) -> None:
-        """Settle what is in flight and commit what is pending. Raises RetryError when it takes too long."""
+    def _commit_everything(self, meanwhile: Callable[[], None]) -> None:
+        """Settle what is in flight and commit what is pending; `meanwhile` is done between two looks at a group that
+        isn't stable. Raises RetryError when it takes too long.
+        """
         deadline = time.monotonic() + self._patience
         while time.monotonic() < deadline:
             self._settle(max(0.0, deadline - time.monotonic()))
             if self.committer.idle and not self.pending.parts:
                 return
             if self.committer.idle and not self._start_commit():
-                time.sleep(BUSY_POLL_MS / 1000)
-        raise self._too_late()
-
-    def _too_late(self) -> RetryError:
-        return RetryError(f"the last transaction was not through after {self._patience:.0f} s: it will be aborted")
+                meanwhile()
+        raise RetryError(f"the last transaction was not through after {self._patience:.0f} s: it will be aborted")
 
     def _follow_assignment(self, fetched: Fetched) -> None:
         """Commit before partitions go, forget them when they have gone, and take note of new ones."""
@@ -260,7 +256,7 @@ class Loop:
             self.pipeline.encode(self.pending)
             self.pending.drop(fetched.lost)
         if fetched.revoked:
-            self._commit_everything()
+            self._commit_everything(lambda: time.sleep(BUSY_POLL_MS / 1000))
         self.progress.gaps -= fetched.lost | fetched.revoked
         for topic, partition in fetched.lost | fetched.revoked:
             streams = self.pipeline.forecaster.release(topic, partition)
