@@ -98,7 +98,6 @@ class Counters:
     streams: int = 0
     streams_capacity: int = 0
     state_bytes: int = 0
-    partitions: int = 0
     committed: dict[tuple[str, int], int] = field(default_factory=dict)
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
     last_commit_at: float = 0.0
