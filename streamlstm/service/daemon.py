@@ -52,7 +52,7 @@ IDLE_POLL_MS = 100
 # Python's own 5 ms would be waited for by whichever of the loop, the committer and the clients' threads comes second.
 SWITCH_SECONDS = 0.001
 BUSY_POLL_MS = 2
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 # A poll that brings so much has more waiting behind it: that is computed while the transaction before commits. With
 # less to do the loop stands back, for the committer and the clients' threads need the interpreter too.
 BEHIND_BYTES = 1 << 18
@@ -93,12 +93,14 @@ def run(config: Config) -> int:
 
 def keep_freed_memory() -> None:
     """Ask glibc to keep freed buffers of up to 32 MiB: by default it unmaps them, and each transaction's record batches
-    are then faulted in anew, page by page. Elsewhere than on glibc nothing happens. See mallopt(3).
+    are then faulted in anew, page by page. One arena for all threads, so that what one frees the others use again.
+    Elsewhere than on glibc nothing happens. See mallopt(3).
     """
     allocator = ctypes.CDLL(None)
     if hasattr(allocator, "mallopt"):
+        allocator.mallopt(M_ARENA_MAX, 1)
         allocator.mallopt(M_MMAP_THRESHOLD, 32 << 20)
-        allocator.mallopt(M_TRIM_THRESHOLD, 128 << 20)
+        allocator.mallopt(M_TRIM_THRESHOLD, 64 << 20)
 
 
 def build_info() -> BuildInfo:

@@ -20,6 +20,9 @@ PROCESS_BYTES = 190_000_000
 RECORD_BYTES = 80
 FORECAST_BYTES = 240
 
+# Of what is fetched: the answer in pieces and joined, the next one likewise, a partition's part, the payload.
+FETCH_COPIES = 6
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -83,8 +86,9 @@ def predict(config: Config, model: Model) -> Sizing:
 def batch_bytes(config: Config, model: Model, threads: int) -> int:
     """Buffers under full load, when every round fetches and commits as much as it may.
 
-    Fetched bytes: an answer as it came, and its records in the payload. Columns: those of EventBatch and of the
-    forecaster, and the scratch of the step, one entry an event. Output: what is pending and what is being committed.
+    Fetched bytes: the client holds an answer in pieces, joined, and cut up by partition while the next one comes in;
+    then come its records in the payload. Columns: those of EventBatch and of the forecaster, and the scratch of the
+    step, one entry an event. Output: what is pending, what is being committed, and that once more as requests.
     """
     fetched = config.fetch.max_bytes
     events = fetched // RECORD_BYTES
@@ -92,5 +96,5 @@ def batch_bytes(config: Config, model: Model, threads: int) -> int:
     event_batch = 11 * 8 + 8 * inputs + 1
     forecaster = 5 * 8 + 4 * inputs + 12 * outputs + 1
     scratch = memory_bytes(row_layout(model), 0, threads, events) - memory_bytes(row_layout(model), 0, threads, 0)
-    output = 2 * config.commit.max_bytes + events * FORECAST_BYTES
-    return 2 * fetched + events * (event_batch + forecaster) + scratch + output
+    output = 3 * config.commit.max_bytes + events * FORECAST_BYTES
+    return FETCH_COPIES * fetched + events * (event_batch + forecaster) + scratch + output
