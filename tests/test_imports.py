@@ -15,14 +15,15 @@ SOURCES = {path.relative_to(HOUSE): path for path in sorted(HOUSE.rglob("*.py"))
 # cli -> service -> engine -> { events | state | model } -> kernels; transport imports config and errors only.
 MAY_IMPORT = {
     "errors": set[str](),
+    "fault_points": set[str](),
     "config": {"errors"},
     "kernels": {"errors"},
     "events": {"kernels", "errors"},
     "state": {"kernels", "errors"},
     "model": {"kernels", "errors"},
     "engine": {"events", "state", "model", "kernels", "errors"},
-    "transport": {"config", "errors"},
-    "service": {"engine", "events", "state", "model", "kernels", "transport", "config", "errors"},
+    "transport": {"config", "errors", "fault_points"},
+    "service": {"engine", "events", "state", "model", "kernels", "transport", "config", "errors", "fault_points"},
     "cli": {"service", "engine", "events", "state", "model", "config", "errors"},
     "__main__": {"cli"},
     "__init__": set[str](),

@@ -13,6 +13,7 @@ from streamlstm.config.sections import (
     Config,
     DeadLetter,
     Engine,
+    Events,
     Fetch,
     Input,
     Kafka,
@@ -20,6 +21,7 @@ from streamlstm.config.sections import (
     Metrics,
     ModelSettings,
     Output,
+    Snapshot,
     State,
 )
 from streamlstm.config.security import Security
@@ -30,6 +32,7 @@ __all__ = [
     "Config",
     "DeadLetter",
     "Engine",
+    "Events",
     "Fetch",
     "Input",
     "Kafka",
@@ -38,6 +41,7 @@ __all__ = [
     "ModelSettings",
     "Output",
     "Security",
+    "Snapshot",
     "State",
     "load",
     "render_toml",

@@ -25,6 +25,7 @@ def cross_problems(config: Config) -> Iterator[Problem]:
     yield from _topics(config)
     yield from _start(config)
     yield from _sizes(config)
+    yield from _state(config)
     yield from _input_fields(config)
     yield from _security(config.kafka.security)
     yield from _security_files(config.kafka.security)
@@ -70,6 +71,7 @@ def _topics(config: Config) -> Iterator[Problem]:
         "input.topic": config.input.topic,
         "output.topic": config.output.topic,
         "dead_letter.topic": config.dead_letter.topic,
+        "snapshot.topic": config.snapshot.topic,
     }
     for first, second in combinations(topics, 2):
         if topics[first] == topics[second]:
@@ -102,6 +104,19 @@ def _sizes(config: Config) -> Iterator[Problem]:
         yield Problem(
             ("fetch.min_bytes", "fetch.max_bytes"), str(fetch.min_bytes), f"at most fetch.max_bytes ({fetch.max_bytes})"
         )
+
+
+def _state(config: Config) -> Iterator[Problem]:
+    state, events = config.state, config.events
+    most = state.max_streams_per_partition
+    if most is not None and most > state.max_streams:
+        yield Problem(
+            ("state.max_streams_per_partition", "state.max_streams"),
+            str(most),
+            f"at most state.max_streams ({state.max_streams})",
+        )
+    if events.after_gap == "reset" and events.gap_ms is None:
+        yield Problem(("events.gap_ms", "events.after_gap"), "nothing", 'a time, because events.after_gap = "reset"')
 
 
 def _input_fields(config: Config) -> Iterator[Problem]:

@@ -141,9 +141,86 @@ class State(Section):
     """The state of the streams. It is all allocated at the start: `streamlstm size` says how much."""
 
     max_streams: int = setting(
-        100_000, "Streams this replica can hold; a new one beyond them is a dead letter.", low=1, high=1_000_000_000
+        100_000, "Streams this replica can hold, of all its partitions together.", low=1, high=1_000_000_000
+    )
+    max_streams_per_partition: int | None = setting(
+        None,
+        "Streams one partition can hold; unset: max_streams. Set it, below max_streams divided by the partitions of a "
+        "replica, where the streams that get in may not depend on which partitions share a replica.",
+        low=1,
+        high=1_000_000_000,
+        example=25_000,
+    )
+    on_full: Literal["refuse", "evict"] = setting(
+        "refuse",
+        "A new stream beyond those: refuse makes its events dead letters, evict forgets the partition's least recent.",
+    )
+    ttl_ms: int | None = setting(
+        None,
+        "Forget a stream when the newest event time of its partition is so far past its own; unset: never.",
+        low=1,
+        high=4_000 * DAY_MS,
+        example=30 * DAY_MS,
     )
     max_key_bytes: int = setting(64, "Longest stream id in UTF-8 bytes.", low=8, high=4_096)
+
+
+class Events(Section):
+    """Events that are not as expected. Whatever is decided here, every record gets one forecast or one dead letter."""
+
+    missing: Literal["dead_letter", "hold", "forecast"] = setting(
+        "dead_letter",
+        "A value that is null or NaN: hold takes the stream's last value for it, forecast its last forecast.",
+    )
+    duplicate: Literal["process", "dead_letter"] = setting(
+        "process", "An event with the time of the stream's last one."
+    )
+    out_of_order: Literal["process", "dead_letter"] = setting(
+        "process", "An event older than the stream's last one; a forecast made of it has the status late."
+    )
+    max_ahead_ms: int = setting(
+        DAY_MS,
+        "An event time so far past the record's own timestamp is a dead letter; -1: never.",
+        low=-1,
+        high=4_000 * DAY_MS,
+    )
+    gap_ms: int | None = setting(
+        None,
+        "Time between two events of a stream beyond which a forecast has the status gap; unset: never.",
+        low=1,
+        high=4_000 * DAY_MS,
+        example=3_600_000,
+    )
+    after_gap: Literal["continue", "reset"] = setting(
+        "continue", "After a gap: go on with the stream's state, or begin anew."
+    )
+
+
+class Snapshot(Section):
+    """State in a compacted topic, written in the same transactions as the forecasts."""
+
+    enabled: bool = setting(True, "false: state lives in memory only, and a restart begins it anew.")
+    topic: Topic = setting(
+        "snapshots", "Compacted topic with as many partitions as the input; one for each consumer group.",
+        expected=TOPIC,
+    )  # fmt: skip
+    interval_ms: int = setting(
+        60_000,
+        "Every stream's state is written once in so long; a restart replays the events of about as long.",
+        low=1_000,
+        high=DAY_MS,
+    )
+    max_chunk_bytes: int = setting(
+        524_288, "Largest record of the snapshot topic; streams are parted accordingly.", low=16_384, high=16_777_216
+    )
+    on_gap: Literal["fail", "warm"] = setting(
+        "fail",
+        "When state can't be restored exactly (records to replay are gone, a snapshot is missing or damaged): fail stops "
+        "the partition and says what is missing; warm begins what is lost anew, its forecasts degraded for a while.",
+    )
+    on_model_change: Literal["fail", "warm"] = setting(
+        "fail", "When the snapshots are of another model or an older layout: fail refuses to start, warm begins anew."
+    )
 
 
 class Commit(Section):
@@ -228,6 +305,8 @@ class Config(Section):
     dead_letter: DeadLetter = DeadLetter()
     model: ModelSettings = ModelSettings()
     state: State = State()
+    events: Events = Events()
+    snapshot: Snapshot = Snapshot()
     commit: Commit = Commit()
     engine: Engine = Engine()
     fetch: Fetch = Fetch()
