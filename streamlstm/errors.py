@@ -6,6 +6,7 @@
     │   ├── ModelFileError   65  a model file that is refused; names tensor or field, found and expected
     │   └── BatchRefusedError  65  a record batch that the broker will never take; the transaction was aborted
     ├── InputMissingError    66  a file or topic that is not there
+    │   └── OffsetGoneError  66  an offset to be read that the log does not hold (any more)
     ├── InvariantError       70  a broken promise inside streamlstm: a bug, please report it
     ├── RetryError           75  fenced, or a fault that a restart may cure: the supervisor starts again
     │   ├── FencedError      75  another member owns the transactional id or the group instance id
@@ -72,6 +73,15 @@ class BatchRefusedError(BadDataError):
 
 class InputMissingError(StreamlstmError):
     exit_code = 66
+
+
+class OffsetGoneError(InputMissingError):
+    """The offset to be read is outside the log, which holds [`first`, `end`)."""
+
+    def __init__(self, message: str, first: int, end: int) -> None:
+        self.first = first
+        self.end = end
+        super().__init__(message)
 
 
 class InvariantError(StreamlstmError):
