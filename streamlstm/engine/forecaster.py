@@ -4,6 +4,7 @@ A stream's forecasts are a pure function of the model, the settings below and it
 the batching, the threads or the clock. Rows that carry a reason pass through untouched and advance nothing.
 """
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -91,6 +92,9 @@ class Forecaster:
         self._offset = np.asarray(model.scaling.offset, np.float64)
         self._scale = np.asarray(model.scaling.scale, np.float64)
         self._partitions: dict[tuple[str, int], int] = {}
+        self._watermarks: list[int | None] = []
+        self.degraded_slots: Callable[[int, NDArray[np.int64]], NDArray[np.bool_]] | None = None
+        """Of a partition's index and slots: which of them lost their state. None: no stream did."""
         self._columns = _Columns(model.parameters.inputs, model.parameters.outputs)
 
     @property
@@ -124,6 +128,21 @@ class Forecaster:
         exact_single = self.model.scaling.kind is ScalingKind.NONE and self.model.predicts == "value"
         return ForecastBatch(yhat=c.yhat, single=exact_single, status=c.status, n_seen=c.n_seen, gap_ms=c.gap)
 
+    def partition_index(self, topic: str, partition: int) -> int:
+        """The number by which the slot table knows a partition."""
+        index = self._partitions.setdefault((topic, partition), len(self._partitions))
+        if index == len(self._watermarks):
+            self._watermarks.append(None)
+        return index
+
+    def watermark(self, index: int) -> int | None:
+        """The largest event time of the partition's well-formed events so far, epoch ms."""
+        return self._watermarks[index]
+
+    def set_watermark(self, index: int, value: int | None) -> None:
+        """Go on from a restored state. Call it after the partition's streams have been installed."""
+        self._watermarks[index] = value
+
     def release(self, topic: str, partition: int) -> int:
         """Forget the streams of a partition that this member no longer owns; returns how many there were."""
         index = self._partitions.get((topic, partition))
@@ -134,7 +153,7 @@ class Forecaster:
         return len(freed)
 
     def _assign_slots(self, batch: EventBatch, run: Run, start: int, slot: NDArray[np.int64]) -> None:
-        partition = self._partitions.setdefault((run.topic, run.partition), len(self._partitions))
+        partition = self.partition_index(run.topic, run.partition)
         first = max(run.start, start)
         self.slots.assign(
             batch.payload, partition, first, run.stop, batch.stream_at, batch.stream_len, batch.reason, slot
@@ -154,7 +173,7 @@ class Forecaster:
     def _scale_running(self, batch: EventBatch, c: _Columns, rows: slice) -> None:
         observe.scale_running(
             rows.stop - rows.start, c.slot[rows], c.n_seen[rows], batch.x[rows], self._moments,
-            self._header_at + observe.HEADER_WORDS, self.model.scaling.window, self.model.target,
+            self.layout.moments_at, self.model.scaling.window, self.model.target,
             self.model.predicts == "change", c.x[rows], c.y_base[rows], c.y_scale[rows],
         )  # fmt: skip
 

@@ -37,6 +37,10 @@ class Reason(IntEnum):
     CORRUPT_BATCH = 15
     UNKNOWN_CODEC = 16
     TOO_LARGE = 17
+    REPLAYED = 18  # already part of the restored state: the row gets neither a forecast nor a dead letter
+    DUPLICATE = 19
+    OUT_OF_ORDER = 20
+    TOO_FAR_AHEAD = 21
 
     @property
     def label(self) -> str:
@@ -75,7 +79,9 @@ class EventBatch:
     Times are epoch milliseconds. `key_at` and `value_at` are -1 for null; `headers_at/len` span the raw header section
     of the record, its count varint included, so that it can be copied through untouched.
     `stream_at/len` span the stream id (the record's key, or a field of the value). `x` is as received, unscaled.
-    Rows with a reason have no stream (-1, 0) and no inputs (NaN), and the record's timestamp as their event time.
+    A missing input is NaN, and the row's reason OK, where the decoder lets missing inputs through.
+    Rows with a reason have no stream (-1, 0) and no inputs (NaN), and the record's timestamp as their event time. A
+    tombstone alone names a stream: its key, where streams may be named by keys; it resets that stream.
     """
 
     inputs: int

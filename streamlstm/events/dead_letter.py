@@ -31,6 +31,9 @@ STAGES: dict[Reason, str] = {
     Reason.CORRUPT_BATCH: "poll",
     Reason.UNKNOWN_CODEC: "poll",
     Reason.TOO_LARGE: "encode",
+    Reason.DUPLICATE: "step",
+    Reason.OUT_OF_ORDER: "step",
+    Reason.TOO_FAR_AHEAD: "step",
 }
 """Where a reason is found; those not named, at `decode`."""
 
@@ -52,6 +55,10 @@ MESSAGES: dict[Reason, str] = {
     Reason.CORRUPT_BATCH: "the record batch is corrupt",
     Reason.UNKNOWN_CODEC: "the record batch is compressed with an unknown codec",
     Reason.TOO_LARGE: "the forecast does not fit in a record batch",
+    Reason.REPLAYED: "the event is part of the restored state",
+    Reason.DUPLICATE: "the event has the time of the stream's latest one",
+    Reason.OUT_OF_ORDER: "the event is before the stream's latest one",
+    Reason.TOO_FAR_AHEAD: "the event is later than its record's timestamp by more than max_ahead_ms",
 }
 
 _LEAST_BATCH_BYTES = 4096  # room for the headers above, whatever the topic's name

@@ -10,13 +10,17 @@ from streamlstm.errors import InvariantError
 
 
 class Status(IntEnum):
-    """What a forecast is worth. The names in lower case are the wire format."""
+    """What a forecast is worth. The names in lower case are the wire format.
+
+    Of several that apply a forecast has the first of: filled, late, gap, degraded, warmup.
+    """
 
     OK = 0
-    WARMUP = 1
-    GAP = 2
-    LATE = 3
-    DEGRADED = 4
+    WARMUP = 1  # the stream has seen few events
+    GAP = 2  # more than gap_ms after the stream's latest event
+    LATE = 3  # before the stream's latest event
+    DEGRADED = 4  # as warmup, in a stream whose state was lost
+    FILLED = 5  # a missing input was filled in
 
     @property
     def label(self) -> str:

@@ -8,7 +8,14 @@ A row holds one stream:
     carry (window = 0)     per layer: h [P] | c [P]         P = H rounded up to whole blocks; lanes past H stay 0
     window = T             count int64 | ring of the last T inputs, float32 [T][I]: input number n lies at n mod T
 
-then, at `header_offset`, 8-byte words that belong to the caller: n_seen int64, last_time int64, and `moments` float64.
+then, at `header_offset`, 8-byte words that belong to the caller (see kernels.observe):
+
+    n_seen      int64            events of the stream so far
+    last_time   int64            its latest event time, epoch ms
+    yhat        float64 [O]      its last forecast, in the unit of the target
+    x           float64 [I]      its last input as received; a missing value is there as it was filled in
+    moments     float64          as many as the scaling needs
+
 Rows begin on 64-byte boundaries. A row of zeros is a new stream. The row's layout doesn't depend on the CPU.
 """
 
@@ -19,7 +26,9 @@ import numpy as np
 LINE = 64  # bytes of a cache line
 WORD = 8
 FLOAT = 4
-HEADER_WORDS = 2  # n_seen, last_time
+STATE_ABI = 2
+"""Changes when a row's layout or the arithmetic of a step does: rows of another number mean something else."""
+N_SEEN, LAST_TIME, YHAT = range(3)  # words from the header's start; x and the moments follow the O words of yhat
 TILE = 48  # streams that take each block of weights together, so that it stays in the first-level caches
 GATES = 4
 
@@ -77,8 +86,26 @@ class Layout:
         return round_up(self.state_bytes, WORD)
 
     @property
+    def header_at(self) -> int:
+        """The header in 8-byte words from a row's start."""
+        return self.header_offset // WORD
+
+    @property
+    def yhat_at(self) -> int:
+        """In words from a row's start, as are the next two."""
+        return self.header_at + YHAT
+
+    @property
+    def x_at(self) -> int:
+        return self.yhat_at + self.outputs
+
+    @property
+    def moments_at(self) -> int:
+        return self.x_at + self.inputs
+
+    @property
     def row_bytes(self) -> int:
-        return round_up(self.header_offset + WORD * (HEADER_WORDS + self.moments), LINE)
+        return round_up(WORD * (self.moments_at + self.moments), LINE)
 
     @property
     def flops(self) -> int:

@@ -22,7 +22,6 @@ from streamlstm.kernels.words import signed
 OUT_OF_RANGE = np.uint8(8)  # events.batch.Reason.OUT_OF_RANGE; a test holds the two together
 RUNNING_LIMIT = 1e150  # the square of a value within it is finite in float64
 PREFETCH_AHEAD = 48
-HEADER_WORDS = 2
 
 Int64s = NDArray[np.int64]
 Float64s = NDArray[np.float64]

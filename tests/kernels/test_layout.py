@@ -41,16 +41,19 @@ def test_blocks_cover_every_unit_once_within_the_row(widest: int) -> None:
     [
         (Layout(1, (50,), 1), 416, 448),
         (Layout(1, (64,), 1), 512, 576),
-        (Layout(2, (64, 32), 1, moments=4), 768, 832),
+        (Layout(2, (64, 32), 1, moments=4), 768, 896),
         (Layout(1, (50,), 1, window=3), 24, 64),
-        (Layout(3, (50,), 1, window=168), 2024, 2048 + 64 - 64),
+        (Layout(3, (50,), 1, window=168), 2024, 2112),
     ],
 )
 def test_rows(layout: Layout, header: int, row: int) -> None:
     assert layout.header_offset == header
     assert layout.row_bytes == row
     assert layout.row_bytes % LINE == 0
-    assert layout.row_bytes >= header + 8 * (2 + layout.moments)
+    assert layout.row_bytes >= header + 8 * (2 + layout.outputs + layout.inputs + layout.moments)
+    assert [8 * layout.header_at, 8 * layout.yhat_at] == [header, header + 16]
+    assert layout.x_at == layout.yhat_at + layout.outputs
+    assert layout.moments_at == layout.x_at + layout.inputs
 
 
 def test_flops_counts_multiplications_and_additions() -> None:

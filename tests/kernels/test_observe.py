@@ -74,7 +74,7 @@ def test_running_moments(window: int) -> None:
     observe.observe(n, slot, time, 0, arena, HEADER_AT, c["n_seen"], c["gap"])
     scaled, base, scale = np.zeros((n, 1), np.float32), np.zeros(n), np.zeros(n)
     observe.scale_running(
-        n, slot, c["n_seen"], values[:, None], arena.view(np.float64), HEADER_AT + observe.HEADER_WORDS, window, 0,
+        n, slot, c["n_seen"], values[:, None], arena.view(np.float64), HEADER_AT + 2, window, 0,
         False, scaled, base, scale,
     )  # fmt: skip
     for i, (mean, var) in enumerate(plain_running(values.tolist(), window)):
