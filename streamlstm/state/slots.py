@@ -1,16 +1,22 @@
 """Which row of the arena belongs to which stream."""
 
 import secrets
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlstm.errors import InvariantError
-from streamlstm.kernels import hash_table
+from streamlstm.errors import ConfigError, InvariantError
+from streamlstm.kernels import hash_table, stable_hash
 
 _FREE_SLOT_BYTES = 8
+_OWNER_BYTES = 4
+_STABLE_HASH_BYTES = 8
 _BUCKET_BYTES = 8
 _LOW = 0xFFFFFFFF
+_PADDING = 64  # bytes that kernels may read past a key
 
 
 class SlotTable:
@@ -34,14 +40,17 @@ class SlotTable:
         self._multiplier = np.uint64(drawn & (1 << 64) - 1 | 1 | 1 << 63)  # odd and large, so that no key bit is lost
         self._buckets = np.zeros(_n_buckets(max_streams), np.uint64)
         self._cells = np.zeros((max_streams, _cell_words(max_key_bytes)), np.uint64)
+        self._owner = np.zeros(max_streams, np.int32)
+        self._stable = np.zeros(max_streams, np.uint64)
         self._free = np.zeros(max_streams, np.int64)
         self._counts = np.zeros(3, np.int64)
-        self._hashes = np.empty(1024, np.uint64)
+        self._owned = np.zeros(16, np.int64)
+        self._ring = np.empty(hash_table.RING, np.uint64)
 
     @staticmethod
     def memory_bytes(max_streams: int, max_key_bytes: int = 64) -> int:
         """What a full table takes."""
-        per_stream = 8 * _cell_words(max_key_bytes) + _FREE_SLOT_BYTES
+        per_stream = 8 * _cell_words(max_key_bytes) + _OWNER_BYTES + _STABLE_HASH_BYTES + _FREE_SLOT_BYTES
         return _n_buckets(max_streams) * _BUCKET_BYTES + max_streams * per_stream
 
     @property
@@ -58,27 +67,92 @@ class SlotTable:
         stream_len: NDArray[np.int64],
         reason: NDArray[np.uint8],
         slot: NDArray[np.int64],
+        *,
+        cap: int | None = None,
+        full_stops: bool = False,
     ) -> int:
-        """Write the slot of each row in [start, stop), all of one partition; returns how many streams are new.
+        """Write the slot of each row in [start, stop), all of one partition; returns the row it stopped at.
 
         Rows that have a reason get slot -1 and make no stream. A key over `max_key_bytes` gets the reason key_too_long,
-        a new stream in a full table the reason capacity; both slot -1. `payload` is padded (events.batch.PADDING).
+        slot -1. A new stream in a full table, or in a partition of `cap` streams, gets the reason capacity, slot -1;
+        with `full_stops` the walk ends at its row, which has no reason yet: make room and go on from there. Else
+        `stop` is returned. `payload` is padded (events.batch.PADDING).
         """
-        if stop - start > len(self._hashes):
-            self._hashes = np.empty(max(stop - start, 2 * len(self._hashes)), np.uint64)
+        if partition >= len(self._owned):
+            grown = np.zeros(max(partition + 1, 2 * len(self._owned)), np.int64)
+            grown[: len(self._owned)] = self._owned
+            self._owned = grown
         return int(
             hash_table.assign_slots(
-                payload, partition, start, stop, stream_at, stream_len, self.max_key_bytes, self._seed,
-                self._multiplier, self._buckets, self._cells, self._free, self._counts, self._hashes, reason, slot,
+                payload, partition, self.max_streams if cap is None else cap, full_stops, start, stop, stream_at,
+                stream_len, self.max_key_bytes, self._seed, self._multiplier, self._buckets, self._cells, self._owner,
+                self._stable, self._free, self._counts, self._owned, self._ring, reason, slot,
             )
         )  # fmt: skip
 
+    def install(self, partition: int, key_len: NDArray[np.integer[Any]], keys: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Make n new streams: key i is the next key_len[i] of `keys` uint8. Returns their slots, int64 [n].
+
+        None of them may be there already, or twice: InvariantError. ConfigError, and nothing is changed, when they
+        don't fit or a key is too long.
+        """
+        n, free = len(key_len), self.max_streams - self.n_streams
+        if n > free:
+            raise ConfigError(
+                [f"state.max_streams is {self.max_streams}: {n} more streams are needed, {free} are free"]
+            )
+        lengths = key_len.astype(np.int64)
+        if n and lengths.max() > self.max_key_bytes:
+            raise ConfigError(
+                [f"state.max_key_bytes is {self.max_key_bytes}: a stored stream has a key of {lengths.max()} bytes"]
+            )
+        text, starts = _spans(lengths, keys)
+        before, slots = self.n_streams, np.empty(n, np.int64)
+        self.assign(text, partition, 0, n, starts, lengths, np.zeros(n, np.uint8), slots)
+        if self.n_streams - before != n:
+            raise InvariantError(f"{n} streams to install; {self.n_streams - before} of them are new")
+        return slots
+
+    def streams_of(self, partition: int) -> int:
+        """How many streams a partition has."""
+        return int(self._owned[partition]) if partition < len(self._owned) else 0
+
+    def slots_of(self, partition: int) -> NDArray[np.int64]:
+        """The slots of a partition, int64, ascending."""
+        found = np.empty(self.streams_of(partition), np.int64)
+        hash_table.slots_of_partition(partition, self._owner, self._counts, found)
+        return found
+
+    def slots_under(self, partition: int, ranges: Sequence[tuple[int, int]]) -> list[NDArray[np.int64]]:
+        """Per range (first, last) of stable hashes the slots of a partition, int64, ascending, in one scan.
+
+        The ranges ascend and don't overlap.
+        """
+        bounds = np.array(ranges, np.uint64).reshape(-1, 2)
+        grouped, found = np.empty((2, self.streams_of(partition)), np.int64)
+        starts = np.empty(len(ranges) + 1, np.int64)
+        hash_table.slots_under(
+            partition, np.ascontiguousarray(bounds[:, 0]), np.ascontiguousarray(bounds[:, 1]), self._owner,
+            self._stable, self._counts, starts, found, grouped,
+        )  # fmt: skip
+        return [grouped[start:stop] for start, stop in pairwise(starts.tolist())]
+
+    def hashes_of(self, slots: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The stable hash of the key of each slot, uint64 [n]."""
+        return self._stable[slots]
+
+    def keys_of(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+        """(key_len uint16 [n], the keys one after the other, uint8) of the streams that hold `slots`."""
+        lengths = np.empty(len(slots), np.uint16)
+        keys = np.empty(hash_table.key_lengths(slots, self._cells, lengths), np.uint8)
+        hash_table.gather_keys(slots, self._cells, keys)
+        return lengths, keys
+
     def release(self, partition: int) -> NDArray[np.int64]:
         """Forget every stream of a partition; returns the freed slots, int64, ascending."""
-        found = np.empty(self.n_streams, np.int64)
-        n = hash_table.slots_of_partition(partition, self._cells, self._counts, found)
-        self.release_slots(found[:n])
-        return found[:n]
+        found = self.slots_of(partition)
+        self.release_slots(found)
+        return found
 
     def release_slots(self, slots: NDArray[np.int64]) -> int:
         """Forget the streams that hold these slots; returns how many there were (a free slot counts as none)."""
@@ -86,9 +160,10 @@ class SlotTable:
             raise InvariantError(f"release of slots {slots.min()}..{slots.max()}; expected 0..{self.max_streams - 1}")
         return int(
             hash_table.release_slots(
-                slots, self._seed, self._multiplier, self._buckets, self._cells, self._free, self._counts
+                slots, self._seed, self._multiplier, self._buckets, self._cells, self._owner, self._free, self._counts,
+                self._owned,
             )
-        )
+        )  # fmt: skip
 
     def key_of(self, slot: int) -> tuple[int, bytes]:
         """(partition, key) of the stream that holds `slot`."""
@@ -96,6 +171,22 @@ class SlotTable:
         if head == 0:
             raise InvariantError(f"slot {slot} holds no stream; {self.n_streams} of {self.max_streams} do")
         return (head >> 32) - 1, self._cells[slot, 1:].tobytes()[: head & _LOW]
+
+
+def stable_hashes(key_len: NDArray[np.integer[Any]], keys: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The stable hash of each key, uint64 [n]: key i is the next key_len[i] of `keys` uint8."""
+    lengths = key_len.astype(np.int64)
+    text, starts = _spans(lengths, keys)
+    hashes = np.empty(len(lengths), np.uint64)
+    stable_hash.stable_hashes(text, starts, lengths, hashes)
+    return hashes
+
+
+def _spans(lengths: NDArray[np.int64], keys: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The keys, padded as the kernels need them, and where each begins."""
+    text = np.zeros(len(keys) + _PADDING, np.uint8)
+    text[: len(keys)] = keys
+    return text, np.cumsum(lengths) - lengths
 
 
 def _n_buckets(max_streams: int) -> int:

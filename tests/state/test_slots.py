@@ -1,6 +1,7 @@
 """The slot table against a dict."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from streamlstm.errors import InvariantError
+from streamlstm.errors import ConfigError, InvariantError
 from streamlstm.events.batch import PADDING, Reason
 from streamlstm.kernels import hash_table
-from streamlstm.state.slots import SlotTable
+from streamlstm.state.slots import SlotTable, stable_hashes
 
 
 class Keys:
@@ -26,9 +27,20 @@ class Keys:
         self.slot = np.full(len(keys), -7, np.int64)
 
     def assign(self, table: SlotTable, partition: int = 0, start: int = 0, stop: int | None = None) -> int:
+        """How many streams are new."""
+        before = table.n_streams
+        self.walk(table, partition, start, stop)
+        return table.n_streams - before
+
+    def walk(
+        self, table: SlotTable, partition: int = 0, start: int = 0, stop: int | None = None, *,
+        cap: int | None = None, full_stops: bool = False,
+    ) -> int:  # fmt: skip
+        """Where the table stopped."""
         stop = len(self.slot) if stop is None else stop
         return table.assign(
-            self.payload, partition, start, stop, self.at, self.length, self.reason, self.slot
+            self.payload, partition, start, stop, self.at, self.length, self.reason, self.slot,
+            cap=cap, full_stops=full_stops,
         )  # fmt: skip
 
 
@@ -38,63 +50,173 @@ class Model:
     def __init__(self, max_streams: int, max_key_bytes: int) -> None:
         self.slots: dict[tuple[int, bytes], int] = {}
         self.free: list[int] = []
-        self.unused = iter(range(max_streams))
+        self.unused = [*range(max_streams)]
         self.max_key_bytes = max_key_bytes
 
-    def assign(self, partition: int, key: bytes) -> tuple[int, Reason]:
+    def assign(self, partition: int, key: bytes, cap: int = 99) -> tuple[int, Reason]:
         if len(key) > self.max_key_bytes:
             return -1, Reason.KEY_TOO_LONG
         known = (partition, key)
         if known not in self.slots:
-            slot = self.free.pop() if self.free else next(self.unused, -1)
-            if slot < 0:
+            if len(self.of(partition)) >= cap or not (self.free or self.unused):
                 return -1, Reason.CAPACITY
-            self.slots[known] = slot
+            self.slots[known] = self.free.pop() if self.free else self.unused.pop(0)
         return self.slots[known], Reason.OK
+
+    def of(self, partition: int) -> list[int]:
+        return sorted(slot for (owner, _), slot in self.slots.items() if owner == partition)
 
     def release(self, slots: Sequence[int]) -> None:
         self.slots = {known: slot for known, slot in self.slots.items() if slot not in slots}
         self.free += reversed(slots)
 
 
+def sip_hash(key: bytes) -> int:
+    """SipHash-2-4 as the paper says it (Aumasson and Bernstein 2012, section 2), the key 00, 01, ... 0f."""
+    mask = (1 << 64) - 1
+    v = [0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573]
+    k = [int.from_bytes(bytes(range(8 * i, 8 * i + 8)), "little") for i in range(2)]
+    v = [word ^ k[i % 2] for i, word in enumerate(v)]
+
+    def turn(word: int, by: int) -> int:
+        return (word << by | word >> (64 - by)) & mask
+
+    def rounds(n: int) -> None:
+        for _ in range(n):
+            v[0] = (v[0] + v[1]) & mask
+            v[2] = (v[2] + v[3]) & mask
+            v[1], v[3] = turn(v[1], 13) ^ v[0], turn(v[3], 16) ^ v[2]
+            v[0] = turn(v[0], 32)
+            v[2] = (v[2] + v[1]) & mask
+            v[0] = (v[0] + v[3]) & mask
+            v[1], v[3] = turn(v[1], 17) ^ v[2], turn(v[3], 21) ^ v[0]
+            v[2] = turn(v[2], 32)
+
+    padded = key + bytes(-(len(key) + 1) % 8) + bytes([len(key) % 256])
+    for i in range(0, len(padded), 8):
+        word = int.from_bytes(padded[i : i + 8], "little")
+        v[3] ^= word
+        rounds(2)
+        v[0] ^= word
+    v[2] ^= 0xFF
+    rounds(4)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
 KEYS = st.one_of(
     st.binary(min_size=0, max_size=20),
     st.sampled_from([b"a", b"b", b"a\0", b"\0", b"\0\0", b"12345678", b"123456789", b"12345678\0", b"x" * 17]),
 )
+PARTITIONS = st.sampled_from([0, 1, 2, 40])
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("assign"), st.integers(0, 3), st.lists(KEYS, max_size=30)),
-        st.tuples(st.just("release"), st.integers(0, 3)),
+        st.tuples(st.just("assign"), PARTITIONS, st.lists(KEYS, max_size=30), st.integers(0, 14)),
+        st.tuples(st.just("make_room"), PARTITIONS, st.lists(KEYS, max_size=30), st.integers(1, 14)),
+        st.tuples(st.just("install"), PARTITIONS, st.lists(KEYS.filter(lambda key: len(key) < 18), unique=True)),
+        st.tuples(st.just("release"), PARTITIONS),
         st.tuples(st.just("release_slots"), st.lists(st.integers(0, 12), max_size=5, unique=True)),
     ),
     max_size=25,
 )
 
 
+def step_both(table: SlotTable, model: Model, step: tuple) -> None:
+    """Do the same to both and compare what they say."""
+    if step[0] == "assign":
+        _, partition, keys, cap = step
+        expected = [model.assign(partition, key, cap) for key in keys]
+        columns = Keys(keys)
+        assert columns.walk(table, partition, cap=cap) == len(keys)
+        assert [*zip(columns.slot.tolist(), columns.reason.tolist(), strict=True)] == expected
+    elif step[0] == "make_room":  # forget the partition's stream of the lowest slot whenever there's no room for a row
+        _, partition, keys, cap = step
+        columns, row = Keys(keys), 0
+        for i, key in enumerate(keys):
+            expected_slot, reason = model.assign(partition, key, cap)
+            if reason == Reason.CAPACITY:
+                assert columns.walk(table, partition, row, cap=cap, full_stops=True) == i
+                assert columns.reason[i] == 0
+                row, gone = i, model.of(partition)[:1]
+                assert table.release_slots(np.array(gone, np.int64)) == len(gone)
+                model.release(gone)
+                expected_slot, reason = model.assign(partition, key, cap)
+            if reason == Reason.CAPACITY:  # others fill the table
+                row = i + 1
+                continue
+            assert columns.walk(table, partition, row, i + 1, cap=cap, full_stops=True) == i + 1
+            assert (columns.slot[i], columns.reason[i]) == (expected_slot, reason)
+    elif step[0] == "install":
+        _, partition, keys = step
+        keys = [key for key in keys if (partition, key) not in model.slots]
+        lengths, text = np.array([len(key) for key in keys], np.uint16), np.frombuffer(b"".join(keys), np.uint8)
+        if len(keys) > table.max_streams - table.n_streams:
+            with pytest.raises(
+                ConfigError, match=r"state.max_streams is \d+: \d+ more streams are needed, \d+ are free"
+            ):
+                table.install(partition, lengths, text)
+        else:
+            assert table.install(partition, lengths, text).tolist() == [model.assign(partition, key)[0] for key in keys]
+    elif step[0] == "release":
+        held = model.of(step[1])
+        assert table.release(step[1]).tolist() == held
+        model.release(held)
+    else:
+        wanted = [slot for slot in step[1] if slot < table.max_streams]
+        held = [slot for slot in wanted if slot in model.slots.values()]
+        assert table.release_slots(np.array(wanted, np.int64)) == len(held)
+        model.release(held)
+
+
 @settings(max_examples=300, deadline=None)
-@given(steps=STEPS, max_streams=st.integers(1, 13), seed=st.integers(0, 2**64 - 1))
-def test_any_history_gives_what_a_dict_gives(steps: list[tuple], max_streams: int, seed: int) -> None:
+@given(
+    steps=STEPS, max_streams=st.integers(1, 13), seed=st.integers(0, 2**64 - 1),
+    cuts=st.sets(st.integers(0, 2**64 - 1), max_size=4),
+)  # fmt: skip
+def test_any_history_gives_what_a_dict_gives(steps: list[tuple], max_streams: int, seed: int, cuts: set[int]) -> None:
     table, model = SlotTable(max_streams, 17, seed), Model(max_streams, 17)
     for step in steps:
-        if step[0] == "assign":
-            _, partition, keys = step
-            before = len(model.slots)
-            expected = [model.assign(partition, key) for key in keys]
-            columns = Keys(keys)
-            assert columns.assign(table, partition) == len(model.slots) - before
-            assert [*zip(columns.slot.tolist(), columns.reason.tolist(), strict=True)] == expected
-        elif step[0] == "release":
-            held = sorted(slot for (partition, _), slot in model.slots.items() if partition == step[1])
-            assert table.release(step[1]).tolist() == held
-            model.release(held)
-        else:
-            wanted = [slot for slot in step[1] if slot < max_streams]
-            held = [slot for slot in wanted if slot in model.slots.values()]
-            assert table.release_slots(np.array(wanted, np.int64)) == len(held)
-            model.release(held)
+        step_both(table, model, step)
         assert table.n_streams == len(model.slots)
         for (partition, key), slot in model.slots.items():
             assert table.key_of(slot) == (partition, key)
+            assert table.hashes_of(np.array([slot])) == [sip_hash(key)]
+    bounds = [0, *sorted(cuts), 2**64]
+    ranges = [(first, after - 1) for first, after in pairwise(bounds) if first < after][::2]
+    for partition in (0, 1, 2, 40, 1000):
+        assert table.streams_of(partition) == len(model.of(partition))
+        assert table.slots_of(partition).tolist() == model.of(partition)
+        keys = {slot: key for (owner, key), slot in model.slots.items() if owner == partition}
+        under = [sorted(s for s, key in keys.items() if first <= sip_hash(key) <= last) for first, last in ranges]
+        assert [slots.tolist() for slots in table.slots_under(partition, ranges)] == under
+        slots = table.slots_of(partition)[::-1]
+        lengths, text = table.keys_of(slots)
+        assert lengths.tolist() == [len(keys[slot]) for slot in slots.tolist()]
+        assert text.tobytes() == b"".join(keys[slot] for slot in slots.tolist())
+
+
+def test_the_stable_hash_is_that_of_the_paper_for_ever() -> None:
+    """Vectors of the authors' reference implementation (vectors_sip64), messages 00, 01, 02, ... of these lengths."""
+    known = {0: "310e0edd47db6f72", 1: "fd67dc93c539f874", 15: "e545be4961ca29a1"}
+    for length, expected in known.items():
+        key = bytes(range(length))
+        found = int(stable_hashes(np.array([length]), np.frombuffer(key, np.uint8))[0])
+        assert found == sip_hash(key)
+        assert found.to_bytes(8, "little").hex().startswith(expected)
+    keys = [b"\xff" * length for length in range(300)]
+    lengths = np.array([len(key) for key in keys])
+    found = stable_hashes(lengths, np.frombuffer(b"".join(keys), np.uint8))
+    assert found.tolist() == [sip_hash(key) for key in keys]
+
+
+def test_a_stream_installed_twice_is_a_bug() -> None:
+    table = SlotTable(4, seed=1)
+    with pytest.raises(InvariantError, match="2 streams to install; 1"):
+        table.install(0, np.array([1, 1]), np.frombuffer(b"aa", np.uint8))
+
+
+def test_a_key_that_is_too_long_is_not_installed() -> None:
+    with pytest.raises(ConfigError, match=r"state\.max_key_bytes is 4: a stored stream has a key of 5 bytes"):
+        SlotTable(4, 4).install(0, np.array([1, 5]), np.frombuffer(b"abcdef", np.uint8))
 
 
 def test_rows_with_a_reason_get_no_slot_and_make_no_stream() -> None:
@@ -245,7 +367,7 @@ def test_what_cannot_be_is_refused() -> None:
 @pytest.mark.parametrize(("max_streams", "max_key_bytes"), [(1, 1), (1000, 64), (1024, 65), (1025, 8)])
 def test_memory_is_said_beforehand(max_streams: int, max_key_bytes: int) -> None:
     table = SlotTable(max_streams, max_key_bytes)
-    arrays: list[NDArray] = [table._buckets, table._cells, table._free]
+    arrays: list[NDArray] = [table._buckets, table._cells, table._owner, table._stable, table._free]
     assert SlotTable.memory_bytes(max_streams, max_key_bytes) == sum(array.nbytes for array in arrays)
     assert len(table._buckets) >= 2 * max_streams
 
