@@ -5,9 +5,9 @@ Rebalance protocol (cooperative-sticky, KIP-429), as seen by the caller of `Sour
 1. `revoked`: partitions that this member no longer owns. They get no new owner before this member polls again, so
    commit what was read of them first, with a fresh `group()`; the broker accepts it.
 2. `lost`: partitions that somebody else may own already. Drop what isn't committed; a commit would be refused.
-3. `assigned`: new partitions and the offset each begins at: the group's committed one, else the start policy's. They
-   are read from then on. While their offset isn't known yet (a dead member's transaction is still open), all other
-   partitions go on.
+3. `assigned`: new partitions and the offset each begins at: the group's committed one, else the start policy's (those
+   are also in `fresh`). They are read from where the caller says with `seek`, once their state is there. While their
+   offset isn't known yet (a dead member's transaction is still open), all other partitions go on.
 4. `gaps`: the offset to read is not in the log (retention dropped it, or the topic was made anew). The partition
    waits for `seek`.
 
@@ -70,12 +70,13 @@ class Fetched:
 
     `positions`: per partition that moved, the next offset to read, which is also the one to commit once all batches up
     to here are done; skipped control records and aborted transactions are included. `assigned` maps new partitions to
-    the offset they begin at.
+    the offset they begin at; those for which the group has committed none yet are in `fresh`.
     """
 
     batches: list[FetchedBatch | PoisonBatch] = field(default_factory=list)
     positions: dict[Partition, int] = field(default_factory=dict)
     assigned: dict[Partition, int] = field(default_factory=dict)
+    fresh: set[Partition] = field(default_factory=set)
     revoked: set[Partition] = field(default_factory=set)
     lost: set[Partition] = field(default_factory=set)
     gaps: list[Gap] = field(default_factory=list)
@@ -177,7 +178,9 @@ class Source:
         self._consumer = self._open()
         self._started: dict[Partition, int] = {}
         self._unstarted: set[Partition] = set()
+        self._waiting: set[Partition] = set()
         self._gaps: list[Gap] = []
+        self._held = False
         self._unstable_since: float | None = None
 
     def _open(self) -> KafkaConsumer:
@@ -236,11 +239,26 @@ class Source:
         return heartbeat_age(self._consumer, self._cluster.clock())
 
     def seek(self, partition: Partition, offset: int) -> None:
-        """Read an assigned partition from this offset on: the answer to a Gap, the way back after a failure."""
+        """Read an assigned partition from this offset on: the answer to its assignment and to a Gap.
+
+        Nothing happens when it has left the assignment meanwhile; the next poll says so.
+        """
         where = TopicPartition(*partition)
-        self._consumer.seek(where, offset)
-        self._consumer.resume(where)
-        self._started[partition] = offset
+        with suppress(kafka_errors.IllegalStateError):
+            self._consumer.seek(where, offset)
+            self._started[partition] = offset
+            self._waiting.discard(partition)
+            if not self._held:
+                self._consumer.resume(where)
+
+    def hold(self, on: bool) -> None:
+        """Back-pressure: while it is on, polls keep up the membership and bring no records."""
+        if on is self._held:
+            return
+        self._held = on
+        assigned = positions(self._consumer)
+        reading = [TopicPartition(*each) for each in self._started if each in assigned and each not in self._waiting]
+        (self._consumer.pause if on else self._consumer.resume)(*reading)
 
     def close(self) -> None:
         """Leave the group (a static member stays until its session ends) and stop the I/O thread."""
@@ -282,13 +300,14 @@ class Source:
         for gone in fetched.lost | fetched.revoked:
             self._started.pop(gone, None)
             self._unstarted.discard(gone)
+            self._waiting.discard(gone)
         if notes.assigned or fetched.lost or fetched.revoked:
             self.rebalances += 1
         self._unstarted.update((each.topic, each.partition) for each in notes.assigned)
         notes.assigned.clear()
 
     def _start_new(self, fetched: Fetched, deadline: float) -> None:
-        """Find where new partitions begin, asking once per round, and let them be read."""
+        """Find where new partitions begin, asking once per round."""
         if not self._unstarted:
             return
         soon = self._cluster.deadline()  # a request that times out takes its connection with it
@@ -297,16 +316,15 @@ class Source:
             self._cluster.pause(min(_QUESTION_SECONDS, max(0.0, deadline - self._cluster.clock())))
             return
         begin = {partition: offset for partition, offset in found.items() if offset is not None}
+        fresh = [partition for partition in found if partition not in begin]
         try:
-            begin |= self._policy([partition for partition in found if partition not in begin], soon)
+            begin |= self._policy(fresh, soon)
         except RetryError:
             return
+        self._unstarted -= begin.keys()
         assigned = positions(self._consumer)
-        for partition, offset in begin.items():
-            self._unstarted.discard(partition)
-            if partition in assigned:
-                self.seek(partition, offset)
-                fetched.assigned[partition] = offset
+        fetched.assigned = {partition: offset for partition, offset in begin.items() if partition in assigned}
+        fetched.fresh = fetched.assigned.keys() & set(fresh)
 
     def _policy(self, partitions: list[Partition], deadline: float) -> dict[Partition, int]:
         if not partitions:
@@ -322,6 +340,7 @@ class Source:
         for each, offset in wanted.items():
             self._consumer.pause(each)
             here = (each.topic, each.partition)
+            self._waiting.add(here)
             self._gaps.append(Gap(each.topic, each.partition, offset, first[here], end[here]))
 
     def _check_membership(self) -> None:

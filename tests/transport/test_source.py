@@ -44,12 +44,20 @@ def reading(bootstrap: str, topic: str, group: str, **settings: Any) -> Iterator
             source.close()
 
 
+def poll(source: Source, timeout_ms: int, max_bytes: int) -> Fetched:
+    """One poll; new partitions are read from where they begin."""
+    fetched = source.poll(timeout_ms, max_bytes)
+    for partition, offset in fetched.assigned.items():
+        source.seek(partition, offset)
+    return fetched
+
+
 def gather(source: Source, enough: Any, seconds: float = 20.0, max_bytes: int = MIB) -> Fetched:
     """Poll until `enough(all)`; everything that came, as one."""
     whole, deadline = Fetched(), time.monotonic() + seconds
     while not enough(whole):
         assert time.monotonic() < deadline, f"not enough came: {whole}"
-        part = source.poll(100, max_bytes)
+        part = poll(source, 100, max_bytes)
         whole.batches += part.batches
         whole.positions |= part.positions
         whole.assigned |= part.assigned
@@ -137,12 +145,25 @@ def test_a_poll_is_bounded_in_bytes_and_fair(kafka: str) -> None:
     with reading(kafka, topic, fresh("group"), max_partition_fetch_bytes=200_000) as source:
         polled, seen = 0, []
         while polled < 60:
-            fetched = source.poll(1000, 120_000)
+            fetched = poll(source, 1000, 120_000)
             batches = [each for each in fetched.batches if isinstance(each, FetchedBatch)]
             assert sum(len(each.records) for each in batches) < 200_000
             polled += len(batches)
             seen += [each.partition for each in batches]
     assert set(seen[:20]) == {0, 1, 2}
+
+
+def test_a_source_on_hold_brings_nothing_and_loses_nothing(kafka: str) -> None:
+    topic = make_topic(kafka, 1)
+    with reading(kafka, topic, fresh("group")) as source:
+        gather(source, lambda all_: all_.assigned)
+        source.hold(True)
+        produce(kafka, topic, 0, [b"held"])
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:
+            assert not poll(source, 50, MIB).batches
+        source.hold(False)
+        assert b"held" in text(gather(source, lambda all_: records(all_) == 1))
 
 
 def test_a_corrupt_batch_is_stepped_past(kafka: str, broker: LocalKafka) -> None:
@@ -211,7 +232,7 @@ def test_the_partitions_of_a_second_member(kafka: str) -> None:
             change = gather(first, lambda all_: all_.revoked)
             assert len(change.revoked) == 2
             writer.commit([], dict.fromkeys(change.revoked, 5), first.group())
-            eventually(lambda: first.poll(50, MIB) is not None and not joining.is_alive())
+            eventually(lambda: poll(first, 50, MIB) is not None and not joining.is_alive())
             assert taken["second"].assigned == dict.fromkeys(change.revoked, 5)
             assert first.assignment() | second.assignment() == {(topic, p) for p in range(4)}
             assert not first.assignment() & second.assignment()
@@ -227,7 +248,7 @@ def test_an_old_generation_is_refused_after_a_rebalance(kafka: str) -> None:
         old = first.group()
         with reading(kafka, topic, group) as second:
             over = threading.Event()
-            joining = threading.Thread(target=lambda: [second.poll(50, MIB) for _ in iter(over.is_set, True)])
+            joining = threading.Thread(target=lambda: [poll(second, 50, MIB) for _ in iter(over.is_set, True)])
             joining.start()
             gather(first, lambda all_: all_.revoked)
             with pytest.raises(StaleGenerationError):
@@ -250,7 +271,7 @@ def test_new_partitions_of_the_topic_are_found(kafka: str) -> None:
             deadline = time.monotonic() + 15
             while len(source.assignment()) < 3:
                 assert time.monotonic() < deadline
-                source.poll(5, MIB)
+                poll(source, 5, MIB)
         finally:
             source.close()
 
@@ -286,7 +307,7 @@ def test_partitions_are_lost_when_the_session_ends(kafka: str, broker: LocalKafk
     ):
         gather(source, lambda all_: len(all_.assigned) == 2 and records(all_) == 3)
         proxy.faults = [Fault(Api.HEARTBEAT, Harm.SWALLOW, times=1000)]
-        eventually(lambda: source.poll(20, MIB) is not None and source.heartbeat_age() > 2.0)
+        eventually(lambda: poll(source, 20, MIB) is not None and source.heartbeat_age() > 2.0)
         proxy.faults = []
         proxy.cut_all()
         whole = gather(source, lambda all_: all_.lost and len(all_.assigned) == 2)
@@ -320,18 +341,18 @@ def test_polls_return_in_time_while_the_broker_is_away(own_broker: LocalKafka) -
     produce(own_broker.bootstrap, topic, 0, [b"before"])
     slowest = 0.0
 
-    def poll(seconds: float) -> None:
+    def poll_for(seconds: float) -> None:
         nonlocal slowest
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             began = time.monotonic()
-            source.poll(100, MIB)
+            poll(source, 100, MIB)
             slowest = max(slowest, time.monotonic() - began)
 
     with reading(own_broker.bootstrap, topic, fresh("group"), session_timeout_ms=60_000) as source:
         gather(source, lambda all_: records(all_) == 1)
         own_broker.kill()
-        poll(3)
+        poll_for(3)
         own_broker.start()
         produce(own_broker.bootstrap, topic, 0, [b"after"])
         assert records(gather(source, lambda all_: records(all_) == 1)) == 1
