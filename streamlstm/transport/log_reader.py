@@ -6,6 +6,7 @@ up what else goes there over the same Cluster, for MAX_WAIT_MS and the time of a
 that works while others commit gets a Cluster of its own; readers of one thread share one.
 """
 
+import math
 from typing import Any
 
 from kafka.protocol.consumer import FetchRequest
@@ -101,8 +102,8 @@ class LogReader:
         leader = self._cluster.leader(self.topic, self.partition)
         if leader is None:
             return NotSent("it has no leader")
-        wait_ms = max(0.0, min((deadline - self._cluster.clock()) * 1000, MAX_WAIT_MS))
-        answer = self._cluster.send(leader, self._request(int(wait_ms)), soon)
+        left_ms = math.ceil((deadline - self._cluster.clock()) * 1000)
+        answer = self._cluster.send(leader, self._request(max(0, min(left_ms, MAX_WAIT_MS))), soon)
         if isinstance(answer, NotSent | Lost):
             return answer
         if answer.error_code:
