@@ -3,7 +3,7 @@
 
 PIP = .venv/bin/pip install -q --disable-pip-version-check
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test trust fuzz lint bench clean
 
 install: .venv/.installed
 
@@ -12,6 +12,14 @@ demo: .venv/.demo
 
 test: .venv/.dev
 	.venv/bin/pytest
+
+MINUTES = 10
+
+trust: .venv/.dev
+	.venv/bin/python -m tests.trust.run --minutes $(MINUTES)
+
+fuzz: .venv/.dev
+	.venv/bin/python -m tests.fuzz.run --minutes $(MINUTES)
 
 lint: .venv/.dev
 	.venv/bin/ruff check
