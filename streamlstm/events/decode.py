@@ -92,9 +92,11 @@ def _problem(record: int, count: int) -> str:
 class JsonDecoder:
     """Reads events from JSON values, for `batch.inputs == len(fields.inputs)`. Safe to share between threads."""
 
-    def __init__(self, fields: FieldPaths) -> None:
+    def __init__(self, fields: FieldPaths, *, lets_missing: bool = False) -> None:
+        """`lets_missing`: inputs that are null become NaN, with reason OK; else their rows are refused."""
         self._inputs = len(fields.inputs)
-        self._reader = JsonReader(fields)
+        self._lets_missing = lets_missing
+        self._reader = JsonReader(fields, lets_missing=lets_missing)
         self._tree = field_tree(fields)
         self._decimals = DECIMALS[fields.time_unit]
         self._stream_source = _STREAM_SOURCES[fields.stream_source]
@@ -111,7 +113,7 @@ class JsonDecoder:
         tree, seen = self._tree, np.zeros(self._tree.node_words, np.int64)
         count = scan_events(
             batch.payload, start, stop, batch.timestamp, batch.key_at, batch.key_len, batch.value_at, batch.value_len,
-            self._decimals, self._stream_source, EARLIEST_MS, LATEST_MS, tree.words, seen,
+            self._decimals, self._stream_source, EARLIEST_MS, LATEST_MS, self._lets_missing, tree.words, seen,
             batch.stream_at, batch.stream_len, batch.event_time, batch.x, batch.reason, handed_on,
         )  # fmt: skip
         for row in handed_on[:count].tolist():
@@ -122,6 +124,8 @@ class JsonDecoder:
         at = batch.value_at[row]
         if at < 0:
             reject(batch, row, Reason.TOMBSTONE)
+            if self._stream_source != ONLY_FIELD and batch.key_at[row] >= 0:
+                batch.stream_at[row], batch.stream_len[row] = batch.key_at[row], batch.key_len[row]
             return
         event = self._reader.read(batch.payload[at : at + batch.value_len[row]].tobytes())
         reason = event if isinstance(event, Reason) else _place(batch, row, event)
@@ -173,8 +177,10 @@ class RawDecoder:
     threads.
     """
 
-    def __init__(self, time_unit: TimeUnit) -> None:
+    def __init__(self, time_unit: TimeUnit, *, lets_missing: bool = False) -> None:
+        """`lets_missing`: inputs that are NaN are let through, with reason OK; else their rows are refused."""
         self._microseconds = 10.0 ** (6 - DECIMALS[time_unit])
+        self._lets_missing = lets_missing
 
     def decode(self, batch: EventBatch, start: int, stop: int) -> None:
         """Fill stream, event time, inputs and reason of rows [start, stop); rows that have a reason are left alone.
@@ -184,6 +190,6 @@ class RawDecoder:
         _require(batch, start, stop, batch.inputs)
         decode_raw(
             batch.payload, start, stop, batch.timestamp, batch.key_at, batch.key_len, batch.value_at, batch.value_len,
-            self._microseconds, EARLIEST_MS, LATEST_MS, _RAW_REASONS,
+            self._microseconds, EARLIEST_MS, LATEST_MS, self._lets_missing, _RAW_REASONS,
             batch.stream_at, batch.stream_len, batch.event_time, batch.x, batch.reason,
         )  # fmt: skip

@@ -5,6 +5,7 @@ with NaN, Infinity or a number beyond float64 from text that is no JSON, and giv
 """
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,9 @@ _INFINITE = (float("inf"), float("-inf"))
 
 @dataclass(frozen=True, slots=True)
 class JsonEvent:
-    """What a JSON value says: stream id (None: the record's key), epoch ms (None: the record's timestamp), inputs."""
+    """What a JSON value says: stream id (None: the record's key), epoch ms (None: the record's timestamp), inputs (NaN:
+    missing).
+    """
 
     stream: bytes | None
     time: int | None
@@ -35,8 +38,10 @@ class JsonEvent:
 class JsonReader:
     """Reads single JSON values by field paths, some microseconds each. Raises nothing, whatever the bytes."""
 
-    def __init__(self, fields: FieldPaths) -> None:
+    def __init__(self, fields: FieldPaths, *, lets_missing: bool = False) -> None:
+        """`lets_missing`: inputs that are null become NaN; else they are a reason against the event."""
         self._inputs = fields.inputs
+        self._lets_missing = lets_missing
         self._unit = fields.time_unit
         self._stream_required = fields.stream_source == "field"
         self._stream = [] if fields.stream_source == "key" else [split_path(path) for path in fields.stream]
@@ -93,19 +98,31 @@ class JsonReader:
     def _read_inputs(self, root: Any) -> tuple[float, ...] | Reason:
         alone = _first(root, self._value)
         if alone is not _ABSENT:
-            return _numbers([alone])
+            return self._numbers([alone])
         together = _first(root, self._values)
         if together is _ABSENT:
             return Reason.MISSING_FIELD
         if together is None:
-            return Reason.NULL_VALUE
+            return self._numbers([None] * len(self._inputs))
         if isinstance(together, dict):
-            return _numbers([together.get(name, _ABSENT) for name in self._inputs])
+            return self._numbers([together.get(name, _ABSENT) for name in self._inputs])
         if not isinstance(together, list):
             return Reason.WRONG_TYPE
         if len(together) != len(self._inputs):
             return Reason.WRONG_LENGTH
-        return _numbers(together)
+        return self._numbers(together)
+
+    def _numbers(self, found: list[Any]) -> tuple[float, ...] | Reason:
+        """The inputs as float64, or the reason of the first that isn't a number."""
+        for one in found:
+            if one is _ABSENT:
+                return Reason.MISSING_FIELD
+            if one is None:
+                if not self._lets_missing:
+                    return Reason.NULL_VALUE
+            elif type(one) is not int and type(one) is not float:
+                return Reason.WRONG_TYPE
+        return tuple(math.nan if one is None else float(one) for one in found)
 
 
 class _NumberText(str):
@@ -123,18 +140,6 @@ def _first(root: Any, paths: list[tuple[str, ...]], skip_null: bool = False) -> 
         if found is not _ABSENT and not (skip_null and found is None):
             return found
     return _ABSENT
-
-
-def _numbers(found: list[Any]) -> tuple[float, ...] | Reason:
-    """The inputs as float64, or the reason of the first that isn't a number."""
-    for one in found:
-        if one is _ABSENT:
-            return Reason.MISSING_FIELD
-        if one is None:
-            return Reason.NULL_VALUE
-        if type(one) is not int and type(one) is not float:
-            return Reason.WRONG_TYPE
-    return tuple(float(one) for one in found)
 
 
 def _nested_too_deep(text: bytes) -> bool:

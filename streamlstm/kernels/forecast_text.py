@@ -5,8 +5,9 @@ One forecast is the alternation of literals, rendered once for a run of rows, an
     {"stream":"..","ts":..,"y":..,"yhat":[..],"horizon":[..],"target_ts":[..],"status":"..","n_seen":..,"model":"..",
      "src":{"topic":"..","partition":..,"offset":..}}
 
-without spaces or line breaks. `y` is a list when the model has several inputs; `target_ts` is null while the stream's
-time step is unknown. The capacity that a text needs is known beforehand (`text_bound`): nothing here checks for room.
+without spaces or line breaks. `y` is a list when the model has several inputs, null where one is missing; `target_ts`
+is null while the stream's time step is unknown. The capacity that a text needs is known beforehand (`text_bound`):
+nothing here checks for room.
 """
 
 from collections.abc import Sequence
@@ -50,6 +51,7 @@ _ESCAPED_BYTES = 6  # \u001f
 _NULL = np.uint64(0x6C6C756E)
 _COMMA = np.uint8(ord(","))
 _EXPONENT32, _EXPONENT64 = np.uint64(0xFF << 23), np.uint64(0x7FF << 52)
+_NOT_SIGN64 = np.uint64((1 << 63) - 1)
 _ONES, _HIGH = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _SPACES, _QUOTES, _BACKSLASHES = (np.uint64(byte) * _ONES for byte in b' "\\')
 _HEXADECIMAL = np.frombuffer(b"0123456789abcdef", np.uint8)
@@ -195,6 +197,7 @@ def print_escaped(to: int, at: int, length: int) -> int:
 def print_forecast(to: int, row: int, columns: int, text: int) -> tuple[int, bool]:
     """The text of one row's forecast; returns the address after it and whether all its numbers were finite.
 
+    An input that is NaN is missing, and null in the text. Otherwise that is what becomes of a number that isn't finite.
     `columns` and `text` are addresses of descriptors.
     """
     finite = True
@@ -209,7 +212,7 @@ def print_forecast(to: int, row: int, columns: int, text: int) -> tuple[int, boo
     values = load_int64(columns + 8 * X) + 8 * inputs * row
     for k in range(inputs):
         bits = load_word(values + 8 * k)
-        finite &= (bits & _EXPONENT64) != _EXPONENT64
+        finite &= (bits & _NOT_SIGN64) != _EXPONENT64
         to = print_float64(to, bits)
         store_byte(to, _COMMA)
         to += 1

@@ -12,7 +12,7 @@ from streamlstm.kernels.words import load_real
 
 @compiled(
     "void(uint8[::1], int64, int64, int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], float64, int64, int64,"
-    " uint8[::1], int64[::1], int64[::1], int64[::1], float64[:, ::1], uint8[::1])"
+    " boolean, uint8[::1], int64[::1], int64[::1], int64[::1], float64[:, ::1], uint8[::1])"
 )
 def decode_raw(
     payload: NDArray[np.uint8],
@@ -26,6 +26,7 @@ def decode_raw(
     microseconds: float,
     earliest: int,
     latest: int,
+    lets_missing: bool,
     reasons: NDArray[np.uint8],
     stream_at: NDArray[np.int64],
     stream_len: NDArray[np.int64],
@@ -36,7 +37,8 @@ def decode_raw(
     """Fill stream, event time, inputs and reason of the rows [start, stop) whose reason is 0.
 
     `microseconds` is how many the unit of time has. `reasons` names what may be wrong: null value, length, no key, key
-    not UTF-8, time outside [earliest, latest] (epoch ms), input not finite; the first that applies is written.
+    not UTF-8, time outside [earliest, latest] (epoch ms), input not finite; the first that applies is written. With
+    `lets_missing` an input may be NaN. A null value's stream is the key.
 
     A float64 holds few decimal fractions of a second exactly, so a time is rounded to the nearest microsecond before it
     is rounded down to the millisecond.
@@ -71,11 +73,13 @@ def decode_raw(
         if fault < 0:
             for i in range(inputs):
                 x[row, i] = load_real(at + 8 * i)
-                if not np.isfinite(x[row, i]):
+                if not np.isfinite(x[row, i]) and not (lets_missing and np.isnan(x[row, i])):
                     fault = 5
         if fault >= 0:
             reason[row] = reasons[fault]
             stream_at[row], stream_len[row], event_time[row] = -1, 0, timestamp[row]
             x[row] = np.nan
+            if fault == 0 and key_at[row] >= 0:
+                stream_at[row], stream_len[row] = key_at[row], key_len[row]
         else:
             stream_at[row], stream_len[row], event_time[row] = key_at[row], key_len[row], time

@@ -3,7 +3,8 @@
 The scanner takes what orjson takes and reads the same from it, or hands the record on to a slower reader: never a third
 thing. It hands on: invalid JSON, missing fields, values of a wrong kind or out of range, escapes in what it reads, a
 field that occurs twice, numbers of more than 19 digits or beyond the normal float64, nesting beyond 63 levels, and some
-rare forms of times. Fields that it doesn't look for are checked and passed over.
+rare forms of times; nulls among the inputs unless they are let through as NaN. Fields that it doesn't look for are
+checked and passed over.
 
 Field names form a tree (see streamlstm.events.field_tree): the first node is the root object, the others are a name in
 their parent's object. Text is addressed by int64 addresses p < end; up to 32 bytes from `end` on may be read, and never
@@ -203,8 +204,13 @@ def nests_deeper(text: NDArray[np.uint8], limit: int) -> bool:
 
 
 @embedded
-def _read_number(p: int, end: int, x: int) -> int:
-    """Put the float64 nearest to the JSON number at p to address x; where the number ends, or 0 to hand on."""
+def _read_number(p: int, end: int, x: int, nulls: bool) -> int:
+    """Put the float64 nearest to the JSON number at p to address x, NaN for null if `nulls`; where it ends, or 0 to
+    hand on.
+    """
+    if nulls and p + 4 <= end and load_word(p) & _FOUR_BYTES == _WORD_NULL:
+        store_real(x, np.nan)
+        return p + 4
     p, negative, mantissa, digits, behind, exponent = number_parts(p, end)
     if p == 0 or digits > MOST_DIGITS:
         return 0
@@ -216,13 +222,13 @@ def _read_number(p: int, end: int, x: int) -> int:
 
 
 @compiled
-def _read_array(p: int, end: int, x: int, inputs: int) -> int:
+def _read_array(p: int, end: int, x: int, inputs: int, nulls: bool) -> int:
     """Fill the `inputs` float64 at x from the array of as many numbers at p, behind its bracket; its end or 0."""
     for i in range(inputs):
         p = skip_space(p, end)
         if p >= end:
             return 0
-        p = _read_number(p, end, x + 8 * i)
+        p = _read_number(p, end, x + 8 * i, nulls)
         if p == 0:
             return 0
         p = skip_space(p, end)
@@ -233,7 +239,9 @@ def _read_array(p: int, end: int, x: int, inputs: int) -> int:
 
 
 @compiled
-def _read_by_name(p: int, end: int, x: int, inputs: int, tree: int, node: int, seen: int, mark: int) -> int:
+def _read_by_name(
+    p: int, end: int, x: int, inputs: int, nulls: bool, tree: int, node: int, seen: int, mark: int
+) -> int:
     """Fill the `inputs` float64 at x from the object at p, behind its brace, that has each once; its end or 0."""
     found = 0
     while True:
@@ -248,7 +256,7 @@ def _read_by_name(p: int, end: int, x: int, inputs: int, tree: int, node: int, s
         else:
             store_field(seen, child, mark)
             found += 1
-            p = _read_number(p, end, x + 8 * load_field(tree, child + RANK))
+            p = _read_number(p, end, x + 8 * load_field(tree, child + RANK), nulls)
         if p == 0:
             return 0
         p = skip_space(p, end)
@@ -279,7 +287,7 @@ def _read_stream(p: int, end: int) -> tuple[int, int, int]:
 
 @embedded
 def _scan_event(
-    p: int, end: int, x: int, inputs: int, tree: int, seen: int, mark: int, decimals: int
+    p: int, end: int, x: int, inputs: int, nulls: bool, tree: int, seen: int, mark: int, decimals: int
 ) -> tuple[bool, int, int, bool, int]:
     """Read the event at p: whether it was read to its end, inputs included; address (0: none) and length of the stream
     id; whether there was a time, and the time. The inputs are put to x.
@@ -317,7 +325,7 @@ def _scan_event(
                 continue
             if role == VALUE and rank < x_rank:
                 x_rank = rank
-                p = _read_number(p, end, x)
+                p = _read_number(p, end, x, nulls)
             elif role == TIME and rank < time_rank:
                 time_rank = rank
                 p, time = read_date_time(p + 1, end) if byte == QUOTE else read_epoch(p, end, decimals)
@@ -327,9 +335,9 @@ def _scan_event(
             elif role == VALUES and rank < x_rank:
                 x_rank = rank
                 if byte == _OPEN_ARRAY:
-                    p = _read_array(p + 1, end, x, inputs)
+                    p = _read_array(p + 1, end, x, inputs, nulls)
                 elif byte == _OPEN_OBJECT:
-                    p = _read_by_name(p + 1, end, x, inputs, tree, child, seen, mark)
+                    p = _read_by_name(p + 1, end, x, inputs, nulls, tree, child, seen, mark)
                 else:
                     p = 0
             elif role == HAND_ON:
@@ -356,7 +364,8 @@ def _scan_event(
 
 @compiled(
     "int64(uint8[::1], int64, int64, int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64, int64, int64,"
-    " int64, int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], float64[:, ::1], uint8[::1], int64[::1])"
+    " int64, boolean, int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], float64[:, ::1], uint8[::1],"
+    " int64[::1])"
 )
 def scan_events(
     payload: NDArray[np.uint8],
@@ -371,6 +380,7 @@ def scan_events(
     stream_source: int,
     earliest: int,
     latest: int,
+    nulls: bool,
     tree: NDArray[np.int64],
     seen: NDArray[np.int64],
     stream_at: NDArray[np.int64],
@@ -384,8 +394,9 @@ def scan_events(
 
     Rows for the slower reader are listed in `handed_on` (room for stop - start); returns how many they are. Their
     columns mean nothing yet. `payload` has PADDING bytes behind the last span; a span elsewhere is handed on. One
-    second is 10**decimals of the unit of numeric times; times outside [earliest, latest] are handed on. `seen` holds as
-    many zeros as the nodes of `tree` have words, and is used up.
+    second is 10**decimals of the unit of numeric times; times outside [earliest, latest] are handed on. Inputs that are
+    null become NaN if `nulls`, else they are handed on. `seen` holds as many zeros as the nodes of `tree` have words,
+    and is used up.
     """
     base = int64(payload.ctypes.data)
     within = len(payload) - PADDING
@@ -401,7 +412,7 @@ def scan_events(
         if good:
             p = base + at
             good, stream, length, timed, time = _scan_event(
-                p, p + size, x_at + 8 * inputs * row, inputs, tree_at, seen_at, row + 1, decimals
+                p, p + size, x_at + 8 * inputs * row, inputs, nulls, tree_at, seen_at, row + 1, decimals
             )
         if good and stream == 0:
             at, length = key_at[row], key_len[row]

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
-from math import floor
+from math import floor, nan
 from typing import Any
 
 import orjson
@@ -31,14 +31,17 @@ class Refused(Exception):  # noqa: N818 - not an error of the model
     pass
 
 
-def expected_event(value: bytes | None, key: bytes | None, timestamp: int, fields: FieldPaths) -> Expected:
+def expected_event(
+    value: bytes | None, key: bytes | None, timestamp: int, fields: FieldPaths, lets_missing: bool = False
+) -> Expected:
+    """`lets_missing`: an input that is null is NaN."""
     try:
         if value is None:
             raise Refused(Reason.TOMBSTONE)
         root = _parse(value)
         stream = _stream(root, fields)
         time = _time(root, value, fields)
-        x = _inputs(root, fields)
+        x = _inputs(root, fields, lets_missing)
         if stream is None:
             stream = _key(key)
         if time is None:
@@ -200,14 +203,17 @@ def date_time(text: str) -> int | None:
     return seconds * 1000 + floor(Fraction("0" + (match["fraction"] or ".0")) * 1000)
 
 
-def _inputs(root: dict[str, Any], fields: FieldPaths) -> tuple[float, ...]:
+def _inputs(root: dict[str, Any], fields: FieldPaths, lets_missing: bool) -> tuple[float, ...]:
+    def _number(found: Any) -> float:
+        return nan if lets_missing and found is None else _real(found)
+
     if len(fields.inputs) == 1:
         for path in fields.value:
             for found in _at(root, path):
                 return (_number(found),)
     for found in _at(root, fields.values):
         if found is None:
-            raise Refused(Reason.NULL_VALUE)
+            return (_number(None),) * len(fields.inputs)
         if isinstance(found, list):
             if len(found) != len(fields.inputs):
                 raise Refused(Reason.WRONG_LENGTH)
@@ -222,7 +228,7 @@ def _missing() -> Any:
     raise Refused(Reason.MISSING_FIELD)
 
 
-def _number(found: Any) -> float:
+def _real(found: Any) -> float:
     if found is None:
         raise Refused(Reason.NULL_VALUE)
     if isinstance(found, bool) or not isinstance(found, int | float):

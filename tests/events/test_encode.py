@@ -339,9 +339,15 @@ def test_what_compression_would_enlarge_is_sent_as_it_is(compression: str) -> No
     assert len(encoded.buffer) < 20_500
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("where", ["x", "yhat"])
-def test_a_number_that_is_not_finite_is_a_broken_invariant(encoder: ForecastEncoder, bad: float, where: str) -> None:
+def test_a_missing_input_is_null(encoder: ForecastEncoder) -> None:
+    columns = Columns([Event(x=(np.nan, 1.5)), Event(x=(0.5, -np.nan))])
+    assert [orjson.loads(text)["y"] for text in columns.values(encoder)] == [[None, 1.5], [0.5, None]]
+
+
+@pytest.mark.parametrize(
+    ("where", "bad"), [("x", np.inf), ("x", -np.inf), ("yhat", np.nan), ("yhat", np.inf), ("yhat", -np.inf)]
+)
+def test_a_number_that_is_not_finite_is_a_broken_invariant(encoder: ForecastEncoder, where: str, bad: float) -> None:
     columns = Columns([Event(), Event(**{where: (bad,)})])
     with pytest.raises(InvariantError, match=r"plant\.sensors-3: 1 forecasts"):
         columns.encode(encoder)

@@ -8,8 +8,10 @@ from streamlstm.events.decode import JsonDecoder
 from streamlstm.events.fields import FieldPaths
 from tests.events.json_cases import HANDED_ON, REFUSED, SCANNED
 from tests.events.json_model import Expected, expected_event
-from tests.events.json_texts import DEFAULT
+from tests.events.json_texts import DEFAULT, FIELDED, KEYED, THREE
 from tests.events.rows import BASE_TIME, batch_of, row_of, same
+
+NAN = float("nan")
 
 
 def decoded(value: bytes | None, fields: FieldPaths = DEFAULT, key: bytes | None = b"key") -> tuple[Expected, int]:
@@ -47,6 +49,50 @@ def test_refused_with_its_reason(
 ) -> None:  # fmt: skip
     assert decoded(value, fields, key) == (Expected(reason), 1)
     assert expected_event(value, key, BASE_TIME, fields) == Expected(reason)
+
+
+@pytest.mark.parametrize(
+    ("fields", "value", "x", "handed_on"),
+    [
+        (DEFAULT, b'{"value":null}', [NAN], 0),
+        (DEFAULT, b'{"value": null ,"y":1}', [NAN], 0),
+        (DEFAULT, b'{"values":[null]}', [NAN], 0),
+        (DEFAULT, b'{"values":null}', [NAN], 1),
+        (THREE, b'{"values":[1,null,3]}', [1.0, NAN, 3.0], 0),
+        (THREE, '{"values":{"load":null,"temp":1,"température in °C":3}}'.encode(), [1.0, NAN, 3.0], 0),
+    ],
+)  # fmt: skip
+def test_missing_inputs_are_let_through(fields: FieldPaths, value: bytes, x: list[float], handed_on: int) -> None:
+    batch = batch_of([(b"k", value)], len(fields.inputs))
+    assert JsonDecoder(fields, lets_missing=True).decode(batch, 0, 1) == handed_on
+    assert same(row_of(batch, 0), Expected(Reason.OK, b"k", BASE_TIME, tuple(x)))
+    assert decoded(value, fields) == (Expected(Reason.NULL_VALUE), 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b'{"y":NaN}', Reason.NOT_FINITE),  # isn't JSON
+        (b'{"y":1e999}', Reason.NOT_FINITE),
+        (b"{}", Reason.MISSING_FIELD),
+        (b'{"y":nul}', Reason.NOT_JSON),
+        (b'{"y":nulll}', Reason.NOT_JSON),
+        (b'{"y":nul', Reason.NOT_JSON),
+    ],
+)
+def test_null_alone_is_missing(value: bytes, reason: Reason) -> None:
+    batch = batch_of([(b"k", value)], 1)
+    JsonDecoder(DEFAULT, lets_missing=True).decode(batch, 0, 1)
+    assert row_of(batch, 0) == Expected(reason)
+
+
+@pytest.mark.parametrize(("fields", "named"), [(DEFAULT, True), (KEYED, True), (FIELDED, False)])
+def test_a_tombstone_names_its_stream_where_keys_do(fields: FieldPaths, named: bool) -> None:
+    batch = batch_of([(b"k", None), (None, None)], 1)
+    JsonDecoder(fields).decode(batch, 0, 2)
+    assert batch.reason[:2].tolist() == [Reason.TOMBSTONE] * 2
+    assert batch.stream_len[:2].tolist() == [int(named), 0]
+    assert batch.stream_at[:2].tolist() == [batch.key_at[0] if named else -1, -1]
 
 
 def test_a_record_without_timestamp_needs_a_time_of_its_own() -> None:

@@ -15,12 +15,19 @@ from tests.events.json_model import Expected, expected_event
 from tests.events.json_texts import DEFAULT, EVERY_FIELDS, FIELDED, MANY, OVERLAPPING, damaged, event_texts
 from tests.events.rows import BASE_TIME, batch_of, row_of, same
 
-DECODERS = {fields: JsonDecoder(fields) for fields in (*EVERY_FIELDS, MANY)}
+DECODERS = {
+    (fields, lets): JsonDecoder(fields, lets_missing=lets) for fields in (*EVERY_FIELDS, MANY) for lets in (False, True)
+}
 
 keys = st.one_of(st.just(b"key"), st.none(), st.binary(max_size=9), st.text(max_size=9).map(str.encode))
 
 
 def check(fields: FieldPaths, values: list[tuple[bytes | None, bytes | None]]) -> None:
+    for lets_missing in (False, True):
+        check_decoder(fields, values, lets_missing)
+
+
+def check_decoder(fields: FieldPaths, values: list[tuple[bytes | None, bytes | None]], lets_missing: bool) -> None:
     """Every row as the model has it, with a good one between any two that must stay what it is."""
     x = list(range(len(fields.inputs)))
     name = fields.values.split(".")
@@ -32,9 +39,9 @@ def check(fields: FieldPaths, values: list[tuple[bytes | None, bytes | None]]) -
         good_value = good_value[:-1] + b',"stream":"good"}'
     records = [one for pair in values for one in ((b"good", good_value), pair)] + [(b"good", good_value)]
     batch = batch_of(records, len(fields.inputs))
-    DECODERS[fields].decode(batch, 0, len(records))
+    DECODERS[fields, lets_missing].decode(batch, 0, len(records))
     for row, (key, value) in enumerate(records):
-        wanted = expected_event(value, key, BASE_TIME + row, fields)
+        wanted = expected_event(value, key, BASE_TIME + row, fields, lets_missing)
         assert same(row_of(batch, row), wanted), (fields, key, value, row_of(batch, row), wanted)
         if row % 2 == 0:
             assert same(wanted, Expected(Reason.OK, b"good", BASE_TIME + row, tuple(map(float, x))))
@@ -64,6 +71,6 @@ def test_many_damaged_rows_in_one_batch() -> None:
 @settings(deadline=None)
 def test_every_float_is_read_back_bit_for_bit(found: list[float]) -> None:
     batch = batch_of([(b"k", b'{"y":%s}' % repr(one).encode()) for one in found], 1)
-    DECODERS[DEFAULT].decode(batch, 0, len(found))
+    DECODERS[DEFAULT, False].decode(batch, 0, len(found))
     wanted = np.array(found)
     assert np.array_equal(batch.x[: len(found), 0].view(np.uint64), wanted.view(np.uint64))

@@ -88,6 +88,15 @@ def test_refused(value: bytes | None, inputs: int, reason: Reason) -> None:
     assert decoded(value, inputs) == Expected(reason)
 
 
+@pytest.mark.parametrize(("x", "is_good"), [((NAN, 1.0), True), ((NAN, INFINITY), False), ((NAN, NAN), True)])
+def test_missing_inputs_are_let_through(x: tuple[float, ...], is_good: bool) -> None:
+    batch = batch_of([(b"k", reals(*x)), (b"k", None)], 2)
+    RawDecoder("ms", lets_missing=True).decode(batch, 0, 2)
+    assert same(row_of(batch, 0), good(BASE_TIME, *x) if is_good else Expected(Reason.NOT_FINITE))
+    assert row_of(batch, 1) == Expected(Reason.TOMBSTONE)
+    assert (batch.stream_at[1], batch.stream_len[1]) == (batch.key_at[1], 1)
+
+
 @pytest.mark.parametrize(
     ("key", "reason"),
     [

@@ -28,7 +28,7 @@ def scan(tree: FieldTree, payload: bytes, spans: list[tuple[int, int]], inputs: 
     none = np.full(n, -1, np.int64)
     count = text.scan_events(
         np.frombuffer(payload, np.uint8).copy(), 0, n, np.zeros(n, np.int64), none, none, at, size, 3,
-        text.FIELD_OR_KEY, EARLIEST_MS, LATEST_MS, tree.words, np.zeros(tree.node_words, np.int64),
+        text.FIELD_OR_KEY, EARLIEST_MS, LATEST_MS, False, tree.words, np.zeros(tree.node_words, np.int64),
         stream_at, stream_len, event_time, x, reason, handed_on,
     )  # fmt: skip
     assert (handed_on[count:] == -7).all()
