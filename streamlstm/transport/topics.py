@@ -1,10 +1,12 @@
 """The topics that a daemon needs: there, with enough partitions, taking batches of the size we write.
 
-Forecasts and dead letters keep the partition of their event, so the topics written to need at least as many partitions
-as the input has. What is wrong is told all at once, with the commands that mend it; `create` makes what is missing.
+Forecasts, dead letters and snapshots keep the partition of their event, so the topics written to need at least as many
+partitions as the input has (more do no harm: who adds partitions adds them there first). The input has to keep events
+for as long as a restart may need them, and the snapshots must not age. What is wrong is told all at once, with the
+commands that mend it; `create` makes what is missing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +22,7 @@ from streamlstm.transport.cluster import (
     access_refused,
     code_name,
 )
+from streamlstm.transport.offsets import EARLIEST, LATEST, list_offsets
 
 _UNKNOWN_TOPIC = 3
 _NOT_CONTROLLER = 41
@@ -29,7 +32,25 @@ _TOPIC_RESOURCE = 2
 _MAX_BYTES = "max.message.bytes"
 _FUTURE_LIMIT = "message.timestamp.after.max.ms"
 _PAST_LIMIT = "message.timestamp.before.max.ms"
+_POLICY = "cleanup.policy"
+_RETENTION_TIME = "retention.ms"
+_RETENTION_BYTES = "retention.bytes"
+_COMPACTION_LAG = "min.compaction.lag.ms"
+_ASKED = (_MAX_BYTES, _FUTURE_LIMIT, _PAST_LIMIT, _POLICY, _RETENTION_TIME, _RETENTION_BYTES, _COMPACTION_LAG)
 _NO_LIMIT = str((1 << 63) - 1)
+_UNBOUNDED = "-1"
+_KEPT_INTERVALS = 4  # how many rounds of snapshots the input has to keep events for
+_USUAL_MAX_BYTES = 1_048_588  # max.message.bytes unless said
+_FRAME_BYTES = 256  # of a record batch around one chunk
+SNAPSHOT_CONFIGS = {
+    _POLICY: "compact",
+    "segment.ms": "600000",
+    "segment.bytes": "104857600",
+    "min.cleanable.dirty.ratio": "0.1",
+    "delete.retention.ms": "86400000",
+}
+"""Of a topic of snapshots: small segments, compacted early, so that a restart has little to read."""
+
 _BROKER_DEFAULT = -1
 _CREATE_TIMEOUT_MS = 30_000
 
@@ -59,17 +80,56 @@ def check_topics(
     source = found[input_topic]
     missing = [topic for topic in dict.fromkeys(written) if found[topic] is None]
     if create and missing and source is not None:
-        _create(cluster, missing, source.partitions)
+        _create(cluster, missing, source.partitions, {_FUTURE_LIMIT: _NO_LIMIT})
         found = _await(cluster, (input_topic, *written), cluster.deadline(_CREATE_TIMEOUT_MS))
     problems = find_problems(found, input_topic, written, max_batch_bytes, ",".join(cluster.settings.bootstrap_servers))
     if problems:
         raise InputMissingError("\n".join(problems))
 
 
-def create_topic(cluster: Cluster, topic: str, partitions: int) -> None:
-    """Make a topic, if it isn't there, and wait until the brokers know it. Raises AccessError, RetryError."""
-    _create(cluster, [topic], partitions)
-    _await(cluster, [topic], cluster.deadline(_CREATE_TIMEOUT_MS))
+def check_snapshot_topic(
+    cluster: Cluster,
+    input_topic: str,
+    snapshot_topic: str,
+    *,
+    interval_ms: int,
+    max_chunk_bytes: int,
+    create: bool = False,
+) -> list[str]:
+    """Return when state can be kept in `snapshot_topic` and replayed from `input_topic`; what is worth a warning.
+
+    A snapshot is at most `interval_ms` old, and its records have `max_chunk_bytes` at most. With `create`, a missing
+    snapshot topic is made first. Raises InputMissingError with every problem and its command, AccessError, RetryError.
+    """
+    topics = (input_topic, snapshot_topic)
+    found = describe_topics(cluster, topics, cluster.deadline(cluster.settings.connect_timeout_ms))
+    source = found[input_topic]
+    if create and source is not None and found[snapshot_topic] is None:
+        _create(cluster, [snapshot_topic], source.partitions, _snapshot_configs(max_chunk_bytes))
+        found = _await(cluster, topics, cluster.deadline(_CREATE_TIMEOUT_MS))
+    servers = ",".join(cluster.settings.bootstrap_servers)
+    problems = find_snapshot_problems(found, *topics, interval_ms, max_chunk_bytes, servers)
+    if problems:
+        raise InputMissingError("\n".join(problems))
+    size = source.configs.get(_RETENTION_BYTES, _UNBOUNDED) if source is not None else _UNBOUNDED
+    if size == _UNBOUNDED:
+        return []
+    return [
+        f"input topic {input_topic!r} has {_RETENTION_BYTES}={size}: a partition that gets more than that within "
+        f"{_KEPT_INTERVALS * interval_ms} ms loses events that a restart has to read again"
+    ]
+
+
+def log_ranges(cluster: Cluster, topic: str, partitions: Iterable[int]) -> dict[int, tuple[int, int]]:
+    """The first offset of each partition's log and its last stable offset, which is behind what may be read.
+
+    Raises RetryError, AccessError, InputMissingError when the topic isn't there.
+    """
+    wanted = [(topic, partition) for partition in partitions]
+    deadline = cluster.deadline(cluster.settings.connect_timeout_ms)
+    first = list_offsets(cluster, wanted, EARLIEST, deadline)
+    end = list_offsets(cluster, wanted, LATEST, deadline)
+    return {where[1]: (first[where], end[where]) for where in wanted}
 
 
 def find_problems(
@@ -98,12 +158,62 @@ def find_problems(
             (_PAST_LIMIT, int(_NO_LIMIT), "what takes an event of any age"),
         ):
             if _limit(facts, key) < least:
-                command = f"kafka-configs.sh --bootstrap-server {servers} --alter --topic {topic}"
-                problems.append(
-                    f"topic {topic!r} has {key}={facts.configs[key]}; expected at least {least}, {why}; "
-                    f"mend it: {command} --add-config {key}={least}"
-                )
+                problems.append(_wrong(topic, facts, key, str(least), f"at least {least}, {why}", servers))
     return problems
+
+
+def find_snapshot_problems(
+    found: Mapping[str, TopicFacts | None],
+    input_topic: str,
+    snapshot_topic: str,
+    interval_ms: int,
+    max_chunk_bytes: int,
+    servers: str,
+) -> list[str]:
+    """Pure: one line per problem, with the command that mends it."""
+    tool = f"kafka-topics.sh --bootstrap-server {servers}"
+    source, facts = found[input_topic], found[snapshot_topic]
+    if source is None:
+        return [f"input topic {input_topic!r} is not there; make it: {tool} --create --topic {input_topic}"]
+    kept = _KEPT_INTERVALS * interval_ms
+    why = f"at least {kept}, {_KEPT_INTERVALS} times snapshot.interval_ms: a restart reads these events again"
+    problems = []
+    policies = _policies(source)
+    if "delete" in policies and 0 <= _limit(source, _RETENTION_TIME) < kept:
+        problems.append(_wrong(input_topic, source, _RETENTION_TIME, str(kept), why, servers))
+    if "compact" in policies and _limit(source, _COMPACTION_LAG) < kept:
+        problems.append(_wrong(input_topic, source, _COMPACTION_LAG, str(kept), why, servers))
+    if facts is None:
+        configs = " ".join(f"--config {key}={value}" for key, value in _snapshot_configs(max_chunk_bytes).items())
+        command = f"{tool} --create --topic {snapshot_topic} --partitions {source.partitions} {configs}"
+        return [*problems, f"snapshot topic {snapshot_topic!r} is not there; make it: {command}"]
+    if facts.partitions < source.partitions:
+        problems.append(
+            f"snapshot topic {snapshot_topic!r} has {facts.partitions} partitions, the input {input_topic!r} has "
+            f"{source.partitions}; mend it: {tool} --alter --topic {snapshot_topic} --partitions {source.partitions}"
+        )
+    if _POLICY in facts.configs and _policies(facts) != {"compact"}:
+        problems.append(_wrong(snapshot_topic, facts, _POLICY, "compact", "compact alone, or state ages away", servers))
+    largest = max_chunk_bytes + _FRAME_BYTES
+    if _limit(facts, _MAX_BYTES) < largest:
+        expected = f"at least {largest}, a chunk of snapshot.max_chunk_bytes in its record batch"
+        problems.append(_wrong(snapshot_topic, facts, _MAX_BYTES, str(largest), expected, servers))
+    return problems
+
+
+def _snapshot_configs(max_chunk_bytes: int) -> dict[str, str]:
+    largest = max_chunk_bytes + _FRAME_BYTES
+    return SNAPSHOT_CONFIGS | ({_MAX_BYTES: str(largest)} if largest > _USUAL_MAX_BYTES else {})
+
+
+def _wrong(topic: str, facts: TopicFacts, key: str, better: str, expected: str, servers: str) -> str:
+    command = f"kafka-configs.sh --bootstrap-server {servers} --alter --topic {topic} --add-config {key}={better}"
+    return f"topic {topic!r} has {key}={facts.configs[key]}; expected {expected}; mend it: {command}"
+
+
+def _policies(facts: TopicFacts) -> set[str]:
+    """What happens to old records; nothing when it isn't known."""
+    return {each.strip() for each in facts.configs.get(_POLICY, "").split(",")}
 
 
 def _limit(facts: TopicFacts, key: str) -> int:
@@ -147,7 +257,7 @@ def _describe_configs(cluster: Cluster, topics: Sequence[str], deadline: float) 
             resource(
                 resource_type=_TOPIC_RESOURCE,
                 resource_name=name,
-                configuration_keys=[_MAX_BYTES, _FUTURE_LIMIT, _PAST_LIMIT],
+                configuration_keys=list(_ASKED),
             )
             for name in topics
         ],
@@ -166,10 +276,10 @@ def _to_any(cluster: Cluster, request: Any) -> Callable[[], Any]:
     return lambda: cluster.send_any(request, cluster.deadline())
 
 
-def _create(cluster: Cluster, topics: Sequence[str], partitions: int) -> None:
-    """The broker's own replication and retention; events may carry times in the future, so no limit on those."""
+def _create(cluster: Cluster, topics: Sequence[str], partitions: int, configs: Mapping[str, str]) -> None:
+    """With the broker's own replication, and the broker's own settings beside `configs`."""
     deadline = cluster.deadline(_CREATE_TIMEOUT_MS)
-    left, configs = list(topics), {_FUTURE_LIMIT: _NO_LIMIT}
+    left = list(topics)
     while left:
         request = _create_request(left, partitions, configs)
         answer = cluster.ask(_to_controller(cluster, request, deadline), deadline, f"creating topic {', '.join(left)}")
@@ -179,8 +289,9 @@ def _create(cluster: Cluster, topics: Sequence[str], partitions: int) -> None:
                 left.remove(result.name)
             elif code in ACCESS_CODES:
                 raise access_refused(code, f"creating topic {result.name!r}")
-            elif code == _INVALID_CONFIG and configs:
-                configs = {}  # a broker before 3.6 knows no such limit, neither as a setting nor in effect
+            elif code == _INVALID_CONFIG and _FUTURE_LIMIT in configs:
+                # a broker before 3.6 knows no such limit, neither as a setting nor in effect
+                configs = {key: value for key, value in configs.items() if key != _FUTURE_LIMIT}
             elif code != _NOT_CONTROLLER or cluster.clock() >= deadline:
                 raise RetryError(f"creating topic {result.name!r}: {code_name(code)} {result.error_message or ''}")
         if left:

@@ -2,10 +2,20 @@
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from streamlstm.errors import InputMissingError, RetryError
 from streamlstm.transport.offsets import EARLIEST, LATEST, committed_offsets, lag, list_offsets
-from streamlstm.transport.topics import TopicFacts, check_topics, describe_topics, find_problems
+from streamlstm.transport.topics import (
+    SNAPSHOT_CONFIGS,
+    TopicFacts,
+    check_snapshot_topic,
+    check_topics,
+    describe_topics,
+    find_problems,
+    find_snapshot_problems,
+    log_ranges,
+)
 from tests.transport.live import batch, connected, fresh, make_topic, no_member, produce, transact, writing
 
 SERVERS = "one:9092,two:9092"
@@ -117,3 +127,95 @@ def test_times_that_the_input_takes_are_taken_by_what_is_written(topic: str) -> 
     after = {"message.timestamp.after.max.ms": hour}
     same = {name: TopicFacts(1, after) for name in found}
     assert find_problems(same, "in", ("out", "dead"), 0, "b:1") == []
+
+
+COMPACTED = TopicFacts(4, {"cleanup.policy": "compact", "max.message.bytes": "1048588"})
+DELETED = {"cleanup.policy": "delete", "retention.ms": "604800000", "retention.bytes": "-1"}
+
+
+def snapshot_problems(source: TopicFacts | None, snapshots: TopicFacts | None, chunk: int = 524_288) -> list[str]:
+    return find_snapshot_problems({"in": source, "snap": snapshots}, "in", "snap", 60_000, chunk, SERVERS)
+
+
+@pytest.mark.parametrize(
+    ("source", "snapshots"),
+    [
+        (TopicFacts(4, DELETED), COMPACTED),
+        (TopicFacts(3, DELETED), COMPACTED),
+        (TopicFacts(4), TopicFacts(4)),  # a cluster that shows us no settings
+        (TopicFacts(4, DELETED | {"retention.ms": "-1"}), COMPACTED),
+        (TopicFacts(4, DELETED | {"retention.ms": "240000"}), COMPACTED),
+        (
+            TopicFacts(4, {"cleanup.policy": "compact", "retention.ms": "1", "min.compaction.lag.ms": "240000"}),
+            COMPACTED,
+        ),
+    ],
+)
+def test_snapshots_that_can_be_kept_and_replayed(source: TopicFacts, snapshots: TopicFacts) -> None:
+    assert snapshot_problems(source, snapshots) == []
+
+
+def test_every_problem_of_the_snapshots_with_its_command() -> None:
+    source = TopicFacts(4, {"cleanup.policy": "compact,delete", "retention.ms": "239999", "min.compaction.lag.ms": "0"})
+    snapshots = TopicFacts(3, {"cleanup.policy": "compact,delete", "max.message.bytes": "524288"})
+    kept, lag, few, ages, small = snapshot_problems(source, snapshots)
+    mend = "kafka-configs.sh --bootstrap-server one:9092,two:9092 --alter --topic"
+    assert kept.startswith("topic 'in' has retention.ms=239999; expected at least 240000, 4 times snapshot.interval_ms")
+    assert kept.endswith(f"mend it: {mend} in --add-config retention.ms=240000")
+    assert lag.startswith("topic 'in' has min.compaction.lag.ms=0; expected at least 240000")
+    assert lag.endswith(f"mend it: {mend} in --add-config min.compaction.lag.ms=240000")
+    assert few.startswith("snapshot topic 'snap' has 3 partitions, the input 'in' has 4; mend it: kafka-topics.sh")
+    assert few.endswith("--alter --topic snap --partitions 4")
+    assert ages.startswith("topic 'snap' has cleanup.policy=compact,delete; expected compact alone")
+    assert ages.endswith(f"{mend} snap --add-config cleanup.policy=compact")
+    assert small.startswith("topic 'snap' has max.message.bytes=524288; expected at least 524544")
+    (missing,) = snapshot_problems(TopicFacts(4), None)
+    assert (
+        "kafka-topics.sh --bootstrap-server one:9092,two:9092 --create --topic snap --partitions 4 --config " in missing
+    )
+    assert all(f"--config {key}={value}" in missing for key, value in SNAPSHOT_CONFIGS.items())
+    assert "max.message.bytes" not in missing
+    assert "--config max.message.bytes=2000256" in snapshot_problems(TopicFacts(4), None, 2_000_000)[0]
+    (alone,) = snapshot_problems(None, None)
+    assert alone.startswith("input topic 'in' is not there")
+
+
+@pytest.mark.kafka
+def test_snapshots_on_the_broker(kafka: str) -> None:
+    """Refused when missing, made when asked, refused again when somebody changes it."""
+    source, snapshots = make_topic(kafka, 3, {"retention.ms": "600000", "retention.bytes": "5000000"}), fresh("snap")
+    wanted = {"interval_ms": 150_000, "max_chunk_bytes": 2_000_000}
+    with connected(kafka) as cluster:
+        with pytest.raises(InputMissingError, match=f"snapshot topic '{snapshots}' is not there"):
+            check_snapshot_topic(cluster, source, snapshots, **wanted)
+        (note,) = check_snapshot_topic(cluster, source, snapshots, **wanted, create=True)
+        assert note.startswith(f"input topic '{source}' has retention.bytes=5000000")
+        found = describe_topics(cluster, [snapshots], cluster.deadline())[snapshots]
+        assert found is not None
+        assert (found.partitions, found.configs["cleanup.policy"]) == (3, "compact")
+        assert found.configs["max.message.bytes"] == "2000256"
+        with pytest.raises(InputMissingError, match=r"has retention.ms=600000; expected at least 600004"):
+            check_snapshot_topic(cluster, source, snapshots, interval_ms=150_001, max_chunk_bytes=1)
+        with pytest.raises(InputMissingError, match=r"has max.message.bytes=2000256; expected at least 2000257"):
+            check_snapshot_topic(cluster, source, snapshots, interval_ms=1, max_chunk_bytes=2_000_001)
+        plain = make_topic(kafka, 2)
+        with pytest.raises(InputMissingError) as refused:
+            check_snapshot_topic(cluster, source, plain, interval_ms=1, max_chunk_bytes=1)
+        few, ages = str(refused.value).splitlines()
+        assert "has 2 partitions" in few
+        assert "has cleanup.policy=delete; expected compact alone" in ages
+        with pytest.raises(InputMissingError, match="input topic"):
+            check_snapshot_topic(cluster, fresh("none"), snapshots, interval_ms=1, max_chunk_bytes=1, create=True)
+
+
+@pytest.mark.kafka
+def test_ranges_of_logs(kafka: str) -> None:
+    topic = make_topic(kafka, 3)
+    produce(kafka, topic, 0, [b"a"] * 5)
+    transact(kafka, topic, 2, [b"b"] * 3, commit=True)
+    admin = AdminClient({"bootstrap.servers": kafka})
+    for future in admin.delete_records([TopicPartition(topic, 0, 2)]).values():
+        future.result(20)
+    with connected(kafka) as cluster:
+        assert log_ranges(cluster, topic, [0, 2]) == {0: (2, 5), 2: (0, 4)}
+        assert log_ranges(cluster, topic, []) == {}
