@@ -1,0 +1,49 @@
+"""Models to forecast with, and what their forecasts should be: one event at a time, in float64, from the equations."""
+
+import numpy as np
+from reference import Oracle, random_parameters
+
+from streamlstm.model.golden import make_golden
+from streamlstm.model.model_file import Model, Scaling, ScalingKind, default_inputs, no_scaling
+
+INPUTS = 2
+SCALINGS = {
+    "none": no_scaling(INPUTS),
+    "standard": Scaling(ScalingKind.STANDARD, (10.0, -3.0), (4.0, 0.5)),
+    "minmax": Scaling(ScalingKind.MINMAX, (0.0, -5.0), (25.0, 10.0)),
+    "running": Scaling(ScalingKind.RUNNING, (0.0, 0.0), (1.0, 1.0), window=30),
+}
+
+
+def make_model(scaling: Scaling, predicts: str = "value", window: int = 0, outputs: int = 3) -> Model:
+    parameters = random_parameters(np.random.default_rng(5), INPUTS, (12, 9), outputs)
+    return Model(
+        parameters=parameters, window=window, inputs=default_inputs(INPUTS), target=1, predicts=predicts,  # type: ignore[arg-type]
+        horizons=tuple(range(1, outputs + 1)), scaling=scaling, interval_ms=None, origin={},
+        golden=make_golden(parameters, window),
+    )  # fmt: skip
+
+
+class Expected:
+    """What the docstrings say of scaling and stepping."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.oracle = model, Oracle(model.parameters, model.window)
+        self.moments: dict[int, tuple[int, np.ndarray, np.ndarray]] = {}
+
+    def event(self, stream: int, x: np.ndarray) -> np.ndarray:
+        model = self.model
+        offset, scale = np.array(model.scaling.offset), np.array(model.scaling.scale)
+        moved = np.ones(len(x), bool)
+        if model.scaling.kind is ScalingKind.RUNNING:
+            n, mean, var = self.moments.get(stream, (0, np.zeros(len(x)), np.zeros(len(x))))
+            alpha = 1 / min(n + 1, model.scaling.window)
+            d = x - mean
+            mean, var = mean + alpha * d, (1 - alpha) * (var + alpha * d * d)
+            self.moments[stream] = n + 1, mean, var
+            moved = np.sqrt(var) > 1e-9 * np.maximum(1, abs(mean))
+            offset, scale = mean, np.where(moved, np.sqrt(var), 1.0)
+        scaled = np.where(moved, (x - offset) / scale, 0.0).astype(np.float32)
+        y = self.oracle.event(stream, scaled)
+        base = x[model.target] if model.predicts == "change" else offset[model.target]
+        return np.asarray(base + scale[model.target] * y)
