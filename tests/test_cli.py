@@ -77,9 +77,9 @@ class TestHelp:
         assert min(seconds) < 0.3
 
     def test_names_every_command(self) -> None:
-        assert set(commands.commands) == {"init", "check", "run", "import", "show", "forecast", "size"}
+        assert set(commands.commands) == {"init", "check", "run", "import", "show", "forecast", "size", "audit"}
 
-    @pytest.mark.parametrize("name", ["init", "check", "run", "import", "show", "forecast", "size"])
+    @pytest.mark.parametrize("name", ["init", "check", "run", "import", "show", "forecast", "size", "audit"])
     def test_of_each_command(self, name: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert outcome([name, "--help"]) == 0
         shown = capsys.readouterr().out

@@ -7,6 +7,7 @@
     models.py       import, show
     offline.py      forecast
     memory.py       size
+    audit.py        audit
 
 Only click is imported before a command runs, so that `streamlstm --help` answers at once.
 """

@@ -7,6 +7,7 @@ import sys
 import click
 
 from streamlstm import __version__
+from streamlstm.cli.audit import audit
 from streamlstm.cli.memory import size
 from streamlstm.cli.models import import_, show
 from streamlstm.cli.offline import forecast
@@ -41,7 +42,7 @@ def commands() -> None:
     """
 
 
-for command in (init, check, run, import_, show, forecast, size):
+for command in (init, check, run, import_, show, forecast, size, audit):
     commands.add_command(command)
 
 

@@ -110,8 +110,9 @@ class Account:
         """What of the offsets `first` to `last` lies in the range, as bits [start, stop)."""
         return max(first, self.first) - self.first, min(last + 1, self.end) - self.first
 
-    def answers(self, topic: str) -> "Answers":
-        return Answers(self, topic)
+    def answers(self, topic: str, *, lossy: bool = False) -> "Answers":
+        """`lossy`: the topic is compacted, so any answer may have been dropped."""
+        return Answers(self, topic, lossy)
 
     def close(
         self, forecasts: "Answers", letters: "Answers", *, young: int | None = None, late_start: bool = False
@@ -157,13 +158,14 @@ class Account:
 class Answers:
     """The answers of one topic, added in log order. `inside` counts those to events of the account's range."""
 
-    def __init__(self, account: Account, topic: str) -> None:
+    def __init__(self, account: Account, topic: str, lossy: bool) -> None:
         self.topic = topic
         self.inside = 0
         self.others = 0
         self._account = account
         self._nothing = account.end  # stands for an event behind the last one
         self._highest = -1
+        self._lossy = lossy
         self._skipped = False
         self._checked_from = 0
         self._first_event: int | None = None
@@ -180,7 +182,7 @@ class Answers:
     @property
     def checked_from(self) -> int:
         """Answers to events from here on have not been dropped."""
-        return self._nothing if self._skipped else self._checked_from
+        return self._nothing if self._skipped or self._lossy else self._checked_from
 
     def skip(self) -> None:
         """Records that stood before those that come have been dropped."""

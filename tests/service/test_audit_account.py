@@ -1,6 +1,7 @@
 """The account of a partition against one made of dictionaries, on any input and any answers."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given, settings
@@ -93,7 +94,7 @@ def answer_lists(draw: st.DrawFn, known: list[int]) -> list[Answer]:
 def enter(answers: Answers, given: list[Answer], cuts: list[int]) -> None:
     """Add the answers in batches that end at the cuts."""
     edges = sorted({0, len(given), *(cut for cut in cuts if cut < len(given))})
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         part = given[start:stop]
         ranges = {row: each for row, each in enumerate(part) if isinstance(each, tuple)}
         events = [each[0] if isinstance(each, tuple) else each for each in part]
@@ -169,6 +170,14 @@ class TestRetention:
     def test_young_events_keep_their_dead_letters(self) -> None:
         answers: list[Answer] = [FIRST + i for i in range(5)]
         assert self.unchecked(answers, [], "dead", young=FIRST + 7) == (2, 3, 7)
+
+    def test_compacted_answers_prove_nothing_missing(self) -> None:
+        account = account_of(list(range(FIRST, FIRST + 10)))
+        forecasts = account.answers("forecasts", lossy=True)
+        enter(forecasts, [FIRST + 3, FIRST + 3, FIRST + 1], [])
+        result = account.close(forecasts, account.answers("dead"))
+        assert (result.unchecked, result.counts[Kind.MISSING]) == (8, 0)
+        assert (result.counts[Kind.DUPLICATE], result.counts[Kind.REORDERED]) == (1, 1)
 
     def test_dropped_while_it_is_read(self) -> None:
         account = account_of(list(range(FIRST, FIRST + 10)))
