@@ -105,6 +105,14 @@ class Daemon:
     input: str
     output: str
     dead_letters: str
+    snapshots: str
+
+    @property
+    def topics(self) -> dict[str, object]:
+        """The settings by which another daemon takes over where this one has stopped."""
+        return {
+            "output.topic": self.output, "dead_letter.topic": self.dead_letters, "snapshot.topic": self.snapshots,
+        }  # fmt: skip
 
     def page(self, path: str) -> str:
         content: bytes = urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5).read()
@@ -153,7 +161,10 @@ def daemon(
     unique, port, given = uuid.uuid4().hex[:8], free_port(), dict(settings or {})
     output = str(given.setdefault("output.topic", f"forecasts-{unique}"))
     letters = str(given.setdefault("dead_letter.topic", f"dead-{unique}"))
+    snapshots = str(given.setdefault("snapshot.topic", f"snapshots-{unique}"))
     create_topics(bootstrap, [topic for topic in (output, letters) if topic.endswith(unique)], partitions)
+    if snapshots.endswith(unique):
+        create_topics(bootstrap, [snapshots], partitions, **{"cleanup.policy": "compact"})
     values: dict[str, object] = {
         "kafka.bootstrap_servers": [bootstrap], "kafka.group_id": f"test-{unique}", "input.topic": topic,
         "model.path": str(model), "metrics.host": "127.0.0.1", "metrics.port": port, "log.level": "info", **given,
@@ -161,7 +172,7 @@ def daemon(
     arguments = [part for key, value in values.items() for part in ("--set", f"{key}={_text(value)}")]
     process = subprocess.Popen([sys.executable, "-m", "streamlstm", "run", *arguments])
     try:
-        yield Daemon(process, port, topic, output, letters)
+        yield Daemon(process, port, topic, output, letters, snapshots)
     finally:
         if process.poll() is None:
             process.terminate()

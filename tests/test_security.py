@@ -113,6 +113,7 @@ def test_check_connects_and_creates_the_topics(broker: SecureBroker, model: Path
     create_topics(broker.plain, ["events-check"], 3)
     values = settings(broker, tmp_path) | {
         "input.topic": "events-check", "output.topic": "forecasts-check", "dead_letter.topic": "dead-check",
+        "snapshot.topic": "snapshots-check",
     }  # fmt: skip
     missing = check(model, values)
     assert missing.returncode not in (0, 70)

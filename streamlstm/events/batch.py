@@ -153,6 +153,15 @@ class EventBatch:
             self.runs.append(Run(topic, partition, self.n, stop))
         self.n = stop
 
+    def truncate(self, stop: int) -> None:
+        """Forget rows [stop, n); their bytes stay in the payload until `clear`."""
+        self.n = stop
+        while self.runs and self.runs[-1].start >= stop:
+            self.runs.pop()
+        if self.runs and self.runs[-1].stop > stop:
+            last = self.runs[-1]
+            self.runs[-1] = Run(last.topic, last.partition, last.start, stop)
+
     def rows_by_source(self) -> dict[Source, NDArray[np.int64]]:
         """The rows of each (topic, partition), ascending, which is their offset order."""
         parts: dict[Source, list[NDArray[np.int64]]] = {}

@@ -14,9 +14,8 @@ from streamlstm.kernels.compile import cache_status
 from streamlstm.model.model_file import Model, load
 from streamlstm.service.sizing import predict
 from streamlstm.service.warmup import warm_up
-from streamlstm.service.wiring import connection_settings
+from streamlstm.service.wiring import check_cluster, connection_settings, written_topics
 from streamlstm.transport.cluster import Cluster
-from streamlstm.transport.topics import check_topics
 
 Result = TypeVar("Result")
 
@@ -61,9 +60,10 @@ def check(config: Config, *, create_topics: bool) -> Report:
             report.skipped("topics", "without a broker")
             return report
         report.good("brokers", ", ".join(config.kafka.bootstrap_servers))
-        topics = (config.input.topic, config.output.topic, config.dead_letter.topic)
-        if _try(report, "topics", lambda: _topics(cluster, config, create_topics)):
-            report.good("topics", ", ".join(topics))
+        warnings = _try(report, "topics", lambda: check_cluster(cluster, config, create=create_topics))
+        if warnings is not None:
+            report.good("topics", ", ".join((config.input.topic, *written_topics(config))))
+            report.lines += [f"note  topics: {warning}" for warning in warnings]
     return report
 
 
@@ -101,12 +101,6 @@ def memory_limit() -> int:
     machine = int(total.split()[1]) * 1024
     limit = CGROUP_LIMIT_FILE.read_text().strip() if CGROUP_LIMIT_FILE.exists() else "max"
     return min(machine, int(limit)) if limit.isdigit() else machine
-
-
-def _topics(cluster: Cluster, config: Config, create: bool) -> bool:
-    written = (config.output.topic, config.dead_letter.topic)
-    check_topics(cluster, config.input.topic, written, max_batch_bytes=config.output.max_batch_bytes, create=create)
-    return True
 
 
 @contextmanager

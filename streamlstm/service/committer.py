@@ -7,8 +7,9 @@ from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for_futures
 
 from streamlstm.errors import StaleGenerationError
+from streamlstm.fault_points import reach
 from streamlstm.service.counters import Counters, Outcome, Stage
-from streamlstm.service.pipeline import Pending
+from streamlstm.service.pending import Pending
 from streamlstm.transport.group import Group
 from streamlstm.transport.transaction import Committed, Writer
 
@@ -54,6 +55,7 @@ class Committer:
         if not outcome.done():
             return None
         self._in_flight = None
+        reach("settled")
         try:
             committed = outcome.result()
         except StaleGenerationError as error:

@@ -21,6 +21,7 @@ class Stage(StrEnum):
     DECODE = "decode"
     STEP = "step"
     ENCODE = "encode"
+    SNAPSHOT = "snapshot"
     COMMIT = "commit"
 
 
@@ -82,7 +83,9 @@ class Counters:
     """Everything counted since the start, and the gauges of now.
 
     Times are epoch seconds (`*_at`). `committed` and `ends`: offsets by (topic, partition), what is committed and where
-    the partition ends; the difference is the lag. `forecasts` is indexed by Status, `dead_letters` by Reason.
+    the partition ends; the difference is the lag. `snapshot_tags`: the offset from which a restart would replay.
+    `restore_seconds`: from assignment to state, of the partition restored last. `forecasts` is indexed by Status,
+    `dead_letters` by Reason.
     """
 
     events: int = 0
@@ -102,6 +105,17 @@ class Counters:
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
     last_commit_at: float = 0.0
     startup_seconds: float = 0.0
+    snapshot_chunks: int = 0
+    snapshot_bytes: int = 0
+    snapshot_tags: dict[tuple[str, int], int] = field(default_factory=dict)
+    restored_streams: int = 0
+    replayed_events: int = 0
+    restore_seconds: float = 0.0
+
+    def replay_records(self) -> dict[tuple[str, int], int]:
+        """Records that a restart would replay, per partition."""
+        both = [(source, self.committed.get(source), tag) for source, tag in self.snapshot_tags.items()]
+        return {source: max(0, committed - tag) for source, committed, tag in both if committed is not None}
 
     def lag(self) -> dict[tuple[str, int], int]:
         """Records between the committed offset and the end of each partition of which both are known."""

@@ -2,8 +2,8 @@
 
 Live: the loop turns, and work that waits gets committed. When that fails a restart may help. Brokers that are away are
 no reason to be restarted, so they only make the replica not ready.
-Ready: live, a stable member of the group, in touch with the brokers, and no partition stopped by a gap. A replica that
-owns no partition is a ready standby.
+Ready: live, a stable member of the group, in touch with the brokers, and no partition restoring or stopped. A
+replica that owns no partition is a ready standby.
 """
 
 from collections.abc import Iterator
@@ -14,10 +14,12 @@ START_LIMIT_SECONDS = 600.0
 
 
 class Phase(StrEnum):
-    """The life of the daemon, in order; a rebalance goes from RUNNING back to JOINING."""
+    """The life of the daemon, in order; a rebalance goes from RUNNING back to JOINING, brokers lost to CONNECTING."""
 
     STARTING = "starting"
+    CONNECTING = "connecting"
     JOINING = "joining"
+    RESTORING = "restoring"
     RUNNING = "running"
     DRAINING = "draining"
 
@@ -28,7 +30,8 @@ class Progress:
 
     `last_turn`: the loop's last round, empty or not. `waiting_since`: since when events have been read and not yet
     committed, None with nothing waiting. `connected_since`: since when the brokers answer, None while they don't.
-    `gaps`: partitions that wait because records are gone from the log before they were read.
+    `restoring`: partitions on their way to be live. `stopped`: partitions whose events can't be answered exactly, and
+    why.
     """
 
     phase_since: float
@@ -37,7 +40,8 @@ class Progress:
     waiting_since: float | None = None
     connected_since: float | None = None
     partitions: int = 0
-    gaps: set[tuple[str, int]] = field(default_factory=set)
+    restoring: int = 0
+    stopped: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def enter(self, phase: Phase, now: float) -> None:
         if phase is not self.phase:
@@ -74,14 +78,16 @@ def readiness(progress: Progress, now: float, stalled_after: float) -> Verdict:
     """Does this replica do its work, or stand by to?"""
     running = progress.phase is Phase.RUNNING
     phase = f"{progress.phase} for {now - progress.phase_since:.1f} s, {progress.partitions} partitions"
+    if progress.restoring:
+        phase += f", {progress.restoring} of them not yet live"
     connected = progress.connected_since is not None
-    waiting = ", ".join(f"{topic}-{partition}" for topic, partition in sorted(progress.gaps))
+    stopped = "; ".join(f"{topic}-{partition}: {why}" for (topic, partition), why in sorted(progress.stopped.items()))
     return Verdict(
         (
             *_live_checks(progress, now, stalled_after),
             Check("phase", running, phase),
             Check("brokers", connected, "answering" if connected else "not answering"),
-            Check("input", not waiting, f"records are gone unread: {waiting} waiting" if waiting else "no gap"),
+            Check("partitions", not stopped, stopped or "none stopped"),
         )
     )
 

@@ -1,100 +1,34 @@
 """One round of the daemon: what a fetch brought becomes forecasts and dead letters, ready for a transaction."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamlstm import __version__
 from streamlstm.config import Config
+from streamlstm.engine.checkpoint import Checkpoint
 from streamlstm.engine.forecaster import Forecaster
 from streamlstm.errors import InvariantError
 from streamlstm.events.batch import EventBatch, Reason
 from streamlstm.events.dead_letter import DeadLetterEncoder, PoisonReference
-from streamlstm.events.decode import JsonDecoder, MalformedBatch, RawDecoder, append_batch
+from streamlstm.events.decode import Appended, JsonDecoder, MalformedBatch, RawDecoder, append_batch
 from streamlstm.events.encode import EncodedBatch, ForecastEncoder
 from streamlstm.events.forecast import ForecastBatch, Status
+from streamlstm.fault_points import reach
 from streamlstm.service.counters import Counters, Stage
+from streamlstm.service.pending import Part, Pending, TopicPartition
 from streamlstm.service.wiring import field_paths
 from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
-from streamlstm.transport.requests import ProduceBatch
+from streamlstm.transport.record_batches import encode_batch
 from streamlstm.transport.source import Fetched
 
-TopicPartition = tuple[str, int]
+log = logging.getLogger(__name__)
 
 ENOUGH_EVENTS = 32_768
-
-
-@dataclass(slots=True)
-class Part:
-    """One source partition's share of a transaction: everything up to, and not including, `offset`.
-
-    The tallies are what the counters gain when it commits; `by_status` and `by_reason` are indexed by their enums.
-    """
-
-    offset: int = -1
-    produce: list[ProduceBatch] = field(default_factory=list)
-    produced_bytes: int = 0
-    events: int = 0
-    event_bytes: int = 0
-    by_status: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Status), np.int64))
-    by_reason: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Reason), np.int64))
-
-    def produce_all(self, topic: str, partition: int, batches: list[EncodedBatch]) -> None:
-        for encoded in batches:
-            self.produce.append(ProduceBatch(topic, partition, encoded.buffer, encoded.count))
-            self.produced_bytes += len(encoded.buffer)
-
-    def extend(self, later: "Part") -> None:
-        """Add what follows this part in the same partition."""
-        self.offset = later.offset
-        self.produce += later.produce
-        self.produced_bytes += later.produced_bytes
-        self.events += later.events
-        self.event_bytes += later.event_bytes
-        self.by_status += later.by_status
-        self.by_reason += later.by_reason
-
-
-@dataclass(slots=True)
-class Pending:
-    """The contents of the next transaction, kept until it is known committed.
-
-    `since` is when its oldest event was read, monotonic seconds; None while it holds positions only.
-    """
-
-    parts: dict[TopicPartition, Part] = field(default_factory=dict)
-    since: float | None = None
-
-    def part(self, source: TopicPartition) -> Part:
-        return self.parts.setdefault(source, Part())
-
-    @property
-    def offsets(self) -> dict[TopicPartition, int]:
-        return {source: part.offset for source, part in self.parts.items()}
-
-    @property
-    def produce(self) -> list[ProduceBatch]:
-        return [batch for part in self.parts.values() for batch in part.produce]
-
-    @property
-    def produced_bytes(self) -> int:
-        return sum(part.produced_bytes for part in self.parts.values())
-
-    def follow(self, former: "Pending") -> None:
-        """Put `former`, whose transaction came to nothing, in front of what has been read since."""
-        self.since = former.since if former.since is not None else self.since
-        later, self.parts = self.parts, former.parts
-        for source, part in later.items():
-            self.part(source).extend(part)
-
-    def drop(self, sources: set[TopicPartition]) -> None:
-        """Forget partitions that belong to somebody else now: their new owner reads those events again."""
-        for source in sources:
-            self.parts.pop(source, None)
 
 
 class Pipeline:
@@ -104,13 +38,18 @@ class Pipeline:
     Events are answered as they come, but encoded as late as their transaction begins, or when there are enough of them
     for a good batch: a Produce request takes one record batch per partition, so many small ones would need as many
     requests.
+
+    `positions`: per partition that it holds the state of, the offset below which every event is part of that state.
     """
 
-    def __init__(self, config: Config, forecaster: Forecaster, counters: Counters) -> None:
+    def __init__(
+        self, config: Config, forecaster: Forecaster, checkpoint: Checkpoint | None, counters: Counters
+    ) -> None:
         model, output = forecaster.model, config.output
         self.forecaster = forecaster
+        self.checkpoint = checkpoint
         self.counters = counters
-        self.topics = (output.topic, config.dead_letter.topic)
+        self.topics = (output.topic, config.dead_letter.topic, config.snapshot.topic)
         paths = field_paths(config, model)
         self.decoder = RawDecoder(paths.time_unit) if config.input.format == "raw" else JsonDecoder(paths)
         self.forecasts = ForecastEncoder(
@@ -118,10 +57,46 @@ class Pipeline:
         )
         self.dead_letters = DeadLetterEncoder(__version__, output.max_batch_bytes, output.compression)
         self.batch = EventBatch(inputs=len(model.inputs), payload=np.zeros(0, np.uint8), capacity=1024)
+        self.positions: dict[TopicPartition, int] = {}
+        self._replayed = EventBatch(inputs=len(model.inputs), payload=np.zeros(0, np.uint8), capacity=1024)
+        self._replay_until: dict[TopicPartition, int] = {}
+        self._leader_epochs: dict[TopicPartition, int] = {}
         self._answers: ForecastBatch | None = None
 
+    @property
+    def replaying(self) -> dict[TopicPartition, int]:
+        """The events that each partition has still to replay before it is live."""
+        return {source: until - self.positions.get(source, until) for source, until in self._replay_until.items()}
+
+    def begin(self, source: TopicPartition, position: int, committed: int) -> None:
+        """The state of a partition is there, for events from `position` on; those below `committed` have been answered
+        by somebody before: they only advance the state.
+        """
+        self.positions[source] = position
+        if position < committed:
+            self._replay_until[source] = committed
+
+    def forget(self, source: TopicPartition) -> int:
+        """Give up a partition's state; returns how many streams it had."""
+        self.positions.pop(source, None)
+        self._replay_until.pop(source, None)
+        self._leader_epochs.pop(source, None)
+        self.counters.snapshot_tags.pop(source, None)
+        if self.checkpoint is not None:
+            self.checkpoint.release(source[1])
+        return self.forecaster.release(*source)
+
+    def drop_unanswered(self) -> None:
+        """Forget events that no transaction holds yet; they will be read again."""
+        self.batch.clear()
+
     def add(self, fetched: Fetched, pending: Pending, now: float) -> None:
-        """Bring `pending` up to the positions of `fetched`. Every record of it gets a forecast or a dead letter."""
+        """Bring `pending` up to the positions of `fetched`. Every record of it that wasn't answered before gets a
+        forecast or a dead letter.
+        """
+        if self._replay_until:
+            self.encode(pending)  # the forecaster's answers are good until its next batch
+            self._replay(fetched)
         batch = self.batch
         start = batch.n
         with self._timed(Stage.DECODE):
@@ -131,12 +106,42 @@ class Pipeline:
             self._answers = self.forecaster.forecast(batch, start)
         for reference in poison:
             self._encode_poison(reference, pending.part((reference.topic, reference.partition)))
-        for source, position in fetched.positions.items():
-            pending.part(source).offset = position
+        self._move(fetched.positions, pending)
         if pending.since is None and (batch.n > start or poison):
             pending.since = now
+        reach("answered")
         if batch.n >= ENOUGH_EVENTS:
             self.encode(pending)
+
+    def _move(self, positions: dict[TopicPartition, int], pending: Pending) -> None:
+        """Take note of the new positions; a partition that is still being replayed has nothing to commit."""
+        for source, position in positions.items():
+            self.positions[source] = position
+            until = self._replay_until.get(source)
+            if until is not None and position >= until:
+                del self._replay_until[source]
+                log.info("live", extra={"topic": source[0], "partition": source[1], "offset": until})
+                reach("live")
+            if until is None or position > until:
+                pending.part(source).offset = position
+
+    def _replay(self, fetched: Fetched) -> None:
+        """Advance the state by events that have been answered before."""
+        batch = self._replayed
+        for item in fetched.batches:
+            until = self._replay_until.get((item.topic, item.partition), 0)
+            if item.base_offset < until and isinstance(item, FetchedBatch):
+                start = batch.n
+                self._append(batch, item, item.min_offset)
+                batch.truncate(start + int(np.searchsorted(batch.offset[start : batch.n], until)))
+        if batch.n == 0 or self.checkpoint is None:
+            return
+        reach("replaying")
+        self.decoder.decode(batch, 0, batch.n)
+        self.checkpoint.skip_replayed(batch, 0)
+        self.forecaster.forecast(batch, 0)
+        self.counters.replayed_events += int((batch.reason[: batch.n] != Reason.REPLAYED).sum())
+        batch.clear()
 
     def encode(self, pending: Pending) -> None:
         """Turn every answered event that `pending` covers into record batches. Call it before committing `pending`."""
@@ -147,10 +152,33 @@ class Pipeline:
             for source, rows in batch.rows_by_source().items():
                 self._encode(source, rows, answers, pending.part(source))
         batch.clear()
+        reach("encoded")
+
+    def add_snapshots(self, pending: Pending, now: float, timestamp: int) -> None:
+        """Add the chunks whose turn it is to a transaction that is complete otherwise.
+
+        `now` is monotonic, in seconds; `timestamp`, epoch milliseconds, is what compaction goes by.
+        """
+        if self.checkpoint is None:
+            return
+        topic = self.topics[2]
+        with self._timed(Stage.SNAPSHOT):
+            for source, part in pending.parts.items():
+                epoch = self._leader_epochs.get(source, -1)
+                for record in self.checkpoint.take(source[1], part.offset, epoch, now):
+                    part.produce_one(topic, source[1], encode_batch([record], timestamp))
+                    reach("snapshot_taken")
+                tag = self.checkpoint.oldest_tag(source[1])
+                if tag is not None:
+                    self.counters.snapshot_tags[source] = tag
+        self.counters.snapshot_chunks = self.checkpoint.chunks
+        self.counters.snapshot_bytes = self.checkpoint.chunk_bytes
 
     def _append_all(self, fetched: Fetched) -> Iterator[PoisonReference]:
         """Make the fetched record batches rows; what can't be read comes back as references."""
         for item in fetched.batches:
+            if item.last_offset < self._replay_until.get((item.topic, item.partition), 0):
+                continue
             if isinstance(item, PoisonBatch):
                 yield PoisonReference(
                     item.topic,
@@ -161,12 +189,18 @@ class Pipeline:
                     item.message,
                 )
                 continue
-            appended = append_batch(
-                self.batch, item.topic, item.partition, item.records, count=item.count, base_offset=item.base_offset,
-                base_timestamp=item.base_timestamp, append_time=item.append_time, min_offset=item.min_offset,
-            )  # fmt: skip
+            source = item.topic, item.partition
+            self._leader_epochs[source] = item.leader_epoch
+            appended = self._append(self.batch, item, max(item.min_offset, self._replay_until.get(source, 0)))
             if isinstance(appended, MalformedBatch):
                 yield _malformed(item, appended)
+
+    @staticmethod
+    def _append(batch: EventBatch, item: FetchedBatch, min_offset: int) -> Appended | MalformedBatch:
+        return append_batch(
+            batch, item.topic, item.partition, item.records, count=item.count, base_offset=item.base_offset,
+            base_timestamp=item.base_timestamp, append_time=item.append_time, min_offset=min_offset,
+        )  # fmt: skip
 
     def _encode(self, source: TopicPartition, rows: NDArray[np.int64], answers: ForecastBatch, part: Part) -> None:
         """Forecasts first: a row whose forecast is too large for a record batch becomes a dead letter by that."""

@@ -15,7 +15,8 @@ from streamlstm.engine.forecaster import Forecaster
 from streamlstm.kernels import compile as kernel_compiler
 from streamlstm.model.model_file import Model
 from streamlstm.service.counters import Counters
-from streamlstm.service.pipeline import Pending, Pipeline
+from streamlstm.service.pending import Pending
+from streamlstm.service.pipeline import Pipeline
 from streamlstm.service.wiring import forecaster_settings
 from streamlstm.transport.fetched import FetchedBatch
 from streamlstm.transport.source import Fetched
@@ -25,7 +26,7 @@ def warm_up(config: Config, model: Model, executor: Executor) -> None:
     """Send a few records through a pipeline of its own, as small as it can be. Touches no state that serves."""
     kernel_compiler.warm_up()
     settings = replace(forecaster_settings(config, threads=1), max_streams=16)
-    pipeline = Pipeline(config, Forecaster(model, settings, executor), Counters())
+    pipeline = Pipeline(config, Forecaster(model, settings, executor), None, Counters())
     pending = Pending()
     for value in _sample_values(config, model):
         records = _record(b"sample", value)

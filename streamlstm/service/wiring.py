@@ -4,10 +4,13 @@ import os
 import socket
 
 from streamlstm.config import Config
-from streamlstm.engine.forecaster import ForecasterSettings
+from streamlstm.engine.checkpoint import Checkpoint
+from streamlstm.engine.forecaster import Forecaster, ForecasterSettings
 from streamlstm.events.fields import FieldPaths
 from streamlstm.model.model_file import Model
+from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.settings import ConnectionSettings, SourceSettings, WriterSettings
+from streamlstm.transport.topics import check_snapshot_topic, check_topics
 
 
 def field_paths(config: Config, model: Model) -> FieldPaths:
@@ -35,7 +38,54 @@ def forecaster_settings(config: Config, threads: int) -> ForecasterSettings:
         max_key_bytes=config.state.max_key_bytes,
         interval_ms=config.model.interval_ms or 0,
         threads=threads,
+        max_streams_per_partition=config.state.max_streams_per_partition,
+        on_full=config.state.on_full,
+        ttl_ms=config.state.ttl_ms,
+        duplicate=config.events.duplicate,
+        out_of_order=config.events.out_of_order,
+        max_ahead_ms=config.events.max_ahead_ms if config.events.max_ahead_ms >= 0 else None,
+        gap_ms=config.events.gap_ms,
+        after_gap=config.events.after_gap,
+        missing=config.events.missing,
     )
+
+
+def checkpoint_of(config: Config, forecaster: Forecaster) -> Checkpoint | None:
+    """The durable side of the forecaster's state; None where snapshots are off."""
+    given = config.snapshot
+    bounded = config.state.max_streams_per_partition is not None
+    if not given.enabled:
+        return None
+    return Checkpoint(
+        forecaster,
+        group=config.kafka.group_id,
+        topic=config.input.topic,
+        model_hash=forecaster.model.model_hash,
+        max_chunk_bytes=given.max_chunk_bytes,
+        interval_seconds=given.interval_ms / 1000,
+        together=bounded and (config.state.on_full == "evict" or config.state.ttl_ms is not None),
+    )
+
+
+def written_topics(config: Config) -> tuple[str, ...]:
+    """The topics that transactions write to."""
+    written = (config.output.topic, config.dead_letter.topic)
+    return (*written, config.snapshot.topic) if config.snapshot.enabled else written
+
+
+def check_cluster(cluster: Cluster, config: Config, *, create: bool = False) -> list[str]:
+    """Return when all topics are there and fit the settings; with what is worth a warning. `create` makes those to be
+    written. Raises InputMissingError, AccessError, RetryError.
+    """
+    given, warnings = config.snapshot, list[str]()
+    written = (config.output.topic, config.dead_letter.topic)
+    check_topics(cluster, config.input.topic, written, max_batch_bytes=config.output.max_batch_bytes, create=create)
+    if given.enabled:
+        warnings = check_snapshot_topic(
+            cluster, config.input.topic, given.topic,
+            interval_ms=given.interval_ms, max_chunk_bytes=given.max_chunk_bytes, create=create,
+        )  # fmt: skip
+    return warnings
 
 
 def connection_settings(config: Config) -> ConnectionSettings:

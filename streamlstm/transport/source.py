@@ -226,6 +226,10 @@ class Source:
         """The partitions that are being read."""
         return frozenset(self._started)
 
+    def expected(self) -> frozenset[Partition]:
+        """The partitions that have been assigned and not yet been given out with their offset."""
+        return frozenset(self._unstarted)
+
     def ends(self) -> dict[Partition, int]:
         """The end of each partition that is being read, as far as its last fetch answer told (the high watermark)."""
         found = {}

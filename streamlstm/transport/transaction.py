@@ -22,6 +22,7 @@ from streamlstm.errors import (
     StaleGenerationError,
     StreamlstmError,
 )
+from streamlstm.fault_points import reach
 from streamlstm.transport import requests
 from streamlstm.transport.cluster import DEADLINE_OVER, Cluster, CoordinatorKind, Lost, NotSent, code_name
 from streamlstm.transport.group import Group
@@ -48,6 +49,7 @@ from streamlstm.transport.settings import WriterSettings
 __all__ = ["Committed", "ProduceBatch", "Writer", "WriterCounters"]
 
 _FEATURE = "transaction.version"
+_POINTS = {Step.PRODUCE: "produced", Step.OFFSETS: "offsets_sent", Step.COMMIT: "ended"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +175,15 @@ class Writer:
 
     def _advance(self, state: State, attempt: _Attempt) -> State:
         """Send the request of the state's step, and go where the reply leads."""
+        if state.step is Step.COMMIT:
+            reach("ending")
         code = self._send(state, attempt)
         age_ms = (self._cluster.clock() - attempt.began) * 1000
         after, pace = decide(state, code, expired=age_ms >= self.settings.transaction_timeout_ms)
         if code and state.step is not Step.VERIFY:
             attempt.why = attempt.why if code in (LOST, NOT_SENT) else f"{state.step.name}: {code_name(code)}"
+        if code == 0 and state.step in _POINTS:
+            reach(_POINTS[state.step])
         self._count(state, after)
         if self._begins_anew(state, after):
             attempt.count += 1

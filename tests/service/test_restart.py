@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Message, Producer
 from daemon_process import Daemon, create_topics, daemon, read_all, source_of_forecast, write_model
 
 PARTITIONS, STREAMS = 4, 500
@@ -40,13 +40,25 @@ class Feeder(threading.Thread):
         self.sent.add((message.partition(), message.offset()))  # type: ignore[attr-defined]
 
 
-def hold(kafka: str, output: str, sent: set[tuple[int, int]]) -> None:
-    """Each event of `sent` has one forecast, and they are in order."""
-    answered = [source_of_forecast(message) for message in read_all(kafka, output, PARTITIONS)]
+def hold(kafka: str, output: str, sent: set[tuple[int, int]], topic: str, model: Path) -> None:
+    """Each event of `sent` has one forecast, they are in order, and their bytes are those of an uninterrupted run."""
+    forecasts = read_all(kafka, output, PARTITIONS)
+    answered = [source_of_forecast(message) for message in forecasts]
     assert Counter(answered) == Counter(sent)
+    with daemon(kafka, model, topic, PARTITIONS) as undisturbed:
+        undisturbed.wait_for("streamlstm_events_total", len(sent))
+        assert undisturbed.stop() == 0
+    assert [written(message) for message in forecasts] == [
+        written(message) for message in read_all(kafka, undisturbed.output, PARTITIONS)
+    ]
     for partition in range(PARTITIONS):
         order = [offset for p, offset in answered if p == partition]
         assert order == sorted(order)
+
+
+def written(message: Message) -> tuple[object, ...]:
+    """What a reader sees of a record, but for its own offset."""
+    return message.partition(), message.timestamp(), message.key(), message.value()
 
 
 def wait_until_answered(members: list[Daemon]) -> None:
@@ -77,7 +89,7 @@ def test_kill_9_and_start_again(kafka: str, tmp_path: Path) -> None:
     names: dict[str, object] = {}
     for life in range(4):
         with daemon(kafka, model, topic, PARTITIONS, {**same, **names}) as running:
-            names = {"output.topic": running.output, "dead_letter.topic": running.dead_letters}
+            names = running.topics
             running.wait_for("streamlstm_events_total", 2_000)
             if life < 3:
                 running.process.send_signal(signal.SIGKILL)
@@ -87,7 +99,7 @@ def test_kill_9_and_start_again(kafka: str, tmp_path: Path) -> None:
             feeder.join()
             wait_until_answered([running])
             assert running.stop() == 0
-    hold(kafka, str(names["output.topic"]), feeder.sent)
+    hold(kafka, str(names["output.topic"]), feeder.sent, topic, model)
 
 
 @pytest.mark.kafka
@@ -108,16 +120,15 @@ def test_members_join_and_leave(kafka: str, tmp_path: Path) -> None:
             return running
 
         first = member("a")
-        topics = {"output.topic": first.output, "dead_letter.topic": first.dead_letters}
-        second = member("b", **topics)
+        second = member("b", **first.topics)
         assert first.metric("streamlstm_partitions") + second.metric("streamlstm_partitions") == PARTITIONS
         assert first.stop() == 0
         second.wait_for("streamlstm_partitions", PARTITIONS)
-        third = member("c", **topics)
+        third = member("c", **first.topics)
         feeder.enough.set()
         feeder.join()
         wait_until_answered([second, third])
         assert second.stop() == 0
         third.wait_for("streamlstm_partitions", PARTITIONS)
         assert third.stop() == 0
-    hold(kafka, first.output, feeder.sent)
+    hold(kafka, first.output, feeder.sent, topic, model)

@@ -1,0 +1,205 @@
+"""Which partitions this replica owns, and the way of each from its assignment to its first forecast.
+
+    assigned ──> restoring ──> (replaying) ──> live
+        │            └──> stopped: its state can't be had exactly, and nothing is done without being asked
+        └── the state is in memory still, exact for the committed offset: live at once
+
+A partition that went away keeps its state until the group is stable again: in a rebalance it often comes straight back.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streamlstm.config import Config
+from streamlstm.engine.checkpoint import Checkpoint
+from streamlstm.errors import ConfigError
+from streamlstm.fault_points import reach
+from streamlstm.service.counters import Counters
+from streamlstm.service.health import Progress
+from streamlstm.service.pending import TopicPartition
+from streamlstm.service.pipeline import Pipeline
+from streamlstm.service.restore import ChunkRecord, EndOfSnapshots, Restorer, Unreadable
+from streamlstm.state.recovery import Problem
+from streamlstm.transport.source import Fetched, Gap, Source
+
+log = logging.getLogger(__name__)
+
+OTHER_MODEL = ("model", "abi")
+
+
+@dataclass(frozen=True, slots=True)
+class _Restoring:
+    """`committed` is where the partition goes live; `fresh`: the group has committed nothing of it yet."""
+
+    committed: int
+    fresh: bool
+    since: float
+
+
+class Ownership:
+    """One thread calls it, the loop's. `source` changes when the brokers were lost and found again."""
+
+    def __init__(
+        self,
+        config: Config,
+        pipeline: Pipeline,
+        restorer: Restorer | None,
+        progress: Progress,
+        clock: Callable[[], float],
+    ) -> None:
+        self._snapshot = config.snapshot
+        self._group = config.kafka.group_id
+        self._pipeline = pipeline
+        self._restorer = restorer
+        self._progress = progress
+        self._counters: Counters = pipeline.counters
+        self._clock = clock
+        self._owned: set[TopicPartition] = set()
+        self._restoring: dict[TopicPartition, _Restoring] = {}
+
+    @property
+    def owned(self) -> frozenset[TopicPartition]:
+        return frozenset(self._owned)
+
+    @property
+    def restoring(self) -> bool:
+        """Whether there are snapshots to be taken in."""
+        return bool(self._restoring)
+
+    @property
+    def unfinished(self) -> int:
+        """Partitions that are on their way to be live."""
+        return len(self._restoring) + len(self._pipeline.replaying)
+
+    def leave(self, partitions: set[TopicPartition]) -> None:
+        """These have gone; their state stays for the time being."""
+        for source in partitions & self._owned:
+            topic, partition = source
+            if self._restoring.pop(source, None) and self._restorer is not None:
+                self._restorer.cancel(partition)
+                self._pipeline.forget(source)
+            self._progress.stopped.pop(source, None)
+            self._counters.committed.pop(source, None)
+            log.info("partition gone", extra={"topic": topic, "partition": partition})
+        self._owned -= partitions
+
+    def forget_left(self, expected: frozenset[TopicPartition]) -> None:
+        """Free the state of partitions that are somebody else's: the group has settled without giving them back.
+        `expected` are those that are just coming.
+        """
+        for source in self._pipeline.positions.keys() - self._owned - expected:
+            streams = self._pipeline.forget(source)
+            log.info("state released", extra={"topic": source[0], "partition": source[1], "streams": streams})
+
+    def enter(self, fetched: Fetched, source: Source) -> None:
+        """Bring the state of newly assigned partitions here; some can be read at once."""
+        for where, committed in fetched.assigned.items():
+            topic, partition = where
+            fresh = where in fetched.fresh
+            self._owned.add(where)
+            if not fresh:
+                self._counters.committed[where] = committed
+            log.info("partition assigned", extra={"topic": topic, "partition": partition, "offset": committed})
+            if self._pipeline.positions.get(where) == committed:
+                log.info("state is here", extra={"topic": topic, "partition": partition, "offset": committed})
+                self._go_live(where, committed, committed, source)
+                continue
+            self._pipeline.forget(where)
+            if self._restorer is None:
+                self._go_live(where, committed, committed, source)
+                continue
+            self._restoring[where] = _Restoring(committed, fresh, self._clock())
+            self._restorer.begin(partition)
+            reach("restoring")
+
+    def stop(self, gap: Gap) -> None:
+        """The partition can't be read on: records are gone before they were read."""
+        why = (
+            "retention has dropped what comes first" if gap.wanted < gap.first else "the topic was made anew or cut off"
+        )
+        text = f"offset {gap.wanted} is to be read, and the log holds {gap.first} to {gap.end}: {why}"
+        self._stop((gap.topic, gap.partition), text)
+
+    def restore(self, source: Source, seconds: float) -> None:
+        """Take in what has been read of the snapshots, for about `seconds`."""
+        until = self._clock() + seconds
+        for where in list(self._restoring):
+            while where in self._restoring and self._take_one(where, source):
+                if self._clock() >= until:
+                    return
+
+    def _take_one(self, where: TopicPartition, source: Source) -> bool:
+        """Take in one record of a partition's snapshots; False when none is there."""
+        checkpoint, restorer = self._pipeline.checkpoint, self._restorer
+        assert checkpoint is not None
+        assert restorer is not None
+        match restorer.take(where[1]):
+            case None:
+                return False
+            case ChunkRecord(key, value):
+                checkpoint.load(where[1], key, value)
+                reach("chunk_loaded")
+            case Unreadable(first, last, why):
+                log.error(
+                    "snapshots are damaged; older ones take their place",
+                    extra={"partition": where[1], "first": first, "last": last, "why": why},
+                )
+            case EndOfSnapshots(first, end):
+                self._finish(where, self._restoring.pop(where), checkpoint, first, end, source)
+        return True
+
+    def _finish(
+        self,
+        where: TopicPartition,
+        restoring: _Restoring,
+        checkpoint: Checkpoint,
+        first: int,
+        end: int,
+        source: Source,
+    ) -> None:
+        partition, committed, now = where[1], restoring.committed, self._clock()
+        restored = checkpoint.finish(partition, None if restoring.fresh else committed, first, end, now)
+        reach("restored")
+        replay_from, live_from = restored.replay_from, committed
+        if restored.problems:
+            if not self._goes_on_warm(where, restored.problems):
+                return
+            restored = checkpoint.warm(partition, committed, first, now)
+            replay_from, live_from = restored.replay_from, restored.live_from
+        elif restoring.fresh:
+            replay_from = committed
+        self._counters.restored_streams += restored.streams
+        self._counters.restore_seconds = now - restoring.since
+        log.info(
+            "state restored",
+            extra={
+                "topic": where[0], "partition": partition, "streams": restored.streams, "replay_from": replay_from,
+                "live_from": live_from, "seconds": round(now - restoring.since, 2),
+            },
+        )  # fmt: skip
+        self._go_live(where, replay_from, live_from, source)
+
+    def _go_live(self, where: TopicPartition, position: int, committed: int, source: Source) -> None:
+        self._pipeline.begin(where, position, committed)
+        source.seek(where, position)
+        if position >= committed:
+            reach("live")
+
+    def _goes_on_warm(self, where: TopicPartition, problems: list[Problem]) -> bool:
+        """Whether the settings say to begin anew what can't be restored. Raises ConfigError for another model."""
+        setting = "on_gap" if any(problem.kind not in OTHER_MODEL for problem in problems) else "on_model_change"
+        told = "; ".join(problem.message for problem in problems)
+        if getattr(self._snapshot, setting) == "warm":
+            log.warning("state begins anew", extra={"topic": where[0], "partition": where[1], "why": told})
+            return True
+        if setting == "on_model_change":
+            advice = f'to go on with this model, set snapshot.{setting} = "warm"'
+            raise ConfigError([f"partition {where[1]} of {where[0]!r}: the snapshots {told}; {advice}"])
+        self._pipeline.forget(where)
+        self._stop(where, f'{told}; to go on without, set snapshot.{setting} = "warm"')
+        return False
+
+    def _stop(self, where: TopicPartition, why: str) -> None:
+        self._progress.stopped[where] = why
+        log.error("partition stopped", extra={"topic": where[0], "partition": where[1], "why": why})

@@ -1,0 +1,154 @@
+"""Reads the snapshots of new partitions, on a thread of its own and over connections of its own.
+
+The loop takes what has been read, chunk by chunk, between its own rounds; partitions are read one after another, so
+that what waits in memory is bounded by QUEUED_RECORDS, however large the state is.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from queue import Empty, Full, Queue
+from threading import Event
+from typing import TypeVar
+
+from streamlstm.errors import FencedError, RetryError, StreamlstmError
+from streamlstm.transport.cluster import Cluster
+from streamlstm.transport.fetched import PoisonBatch
+from streamlstm.transport.log_reader import LogReader, records
+from streamlstm.transport.topics import log_ranges
+
+Answer = TypeVar("Answer")
+
+QUEUED_RECORDS = 8
+READ_SECONDS = 1.0
+PAUSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRecord:
+    """One record of the snapshot topic, in log order. Without a value it is a tombstone."""
+
+    key: bytes
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Records of the snapshot topic that are damaged; offsets are inclusive."""
+
+    first: int
+    last: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfSnapshots:
+    """All has been read. The input partition holds the offsets [first, end)."""
+
+    first: int
+    end: int
+
+
+Read = ChunkRecord | Unreadable | EndOfSnapshots
+
+
+@dataclass(slots=True)
+class _Job:
+    partition: int
+    cancelled: Event = field(default_factory=Event)
+    items: Queue[Read | StreamlstmError] = field(default_factory=lambda: Queue(QUEUED_RECORDS))
+
+    def put(self, item: Read | StreamlstmError) -> None:
+        while not self.cancelled.is_set():
+            try:
+                return self.items.put(item, timeout=PAUSE_SECONDS)
+            except Full:
+                continue
+        return None
+
+
+class Restorer:
+    """What is being restored, by partition of the input. One thread calls it; `executor` has one thread."""
+
+    def __init__(
+        self, connect: Callable[[], Cluster], input_topic: str, snapshot_topic: str, executor: Executor
+    ) -> None:
+        self._connect = connect
+        self._input_topic = input_topic
+        self._snapshot_topic = snapshot_topic
+        self._executor = executor
+        self._jobs: dict[int, _Job] = {}
+
+    def begin(self, partition: int) -> None:
+        """Read the partition's snapshots from the beginning."""
+        self.cancel(partition)
+        job = self._jobs[partition] = _Job(partition)
+        self._executor.submit(self._read, job)
+
+    def cancel(self, partition: int) -> None:
+        job = self._jobs.pop(partition, None)
+        if job is not None:
+            job.cancelled.set()
+
+    def close(self) -> None:
+        for partition in list(self._jobs):
+            self.cancel(partition)
+
+    def take(self, partition: int) -> Read | None:
+        """What has been read next; None when there is nothing yet. Nothing comes after EndOfSnapshots.
+
+        Raises what made reading impossible (AccessError, InputMissingError, ...).
+        """
+        try:
+            item = self._jobs[partition].items.get_nowait()
+        except Empty:
+            return None
+        if isinstance(item, StreamlstmError):
+            raise item
+        if isinstance(item, EndOfSnapshots):
+            del self._jobs[partition]
+        return item
+
+    def _read(self, job: _Job) -> None:
+        cluster: Cluster | None = None
+        try:
+            cluster = _patiently(job, self._connect)
+            if cluster is not None:
+                self._read_all(job, cluster)
+        except StreamlstmError as error:
+            job.put(error)
+        finally:
+            if cluster is not None:
+                cluster.close()
+
+    def _read_all(self, job: _Job, cluster: Cluster) -> None:
+        found = _patiently(job, lambda: log_ranges(cluster, self._snapshot_topic, [job.partition]))
+        if found is None:
+            return
+        first, end = found[job.partition]
+        reader = LogReader(cluster, self._snapshot_topic, job.partition, first)
+        while reader.position < end:
+            batches = _patiently(job, lambda: reader.read(READ_SECONDS))
+            if batches is None:
+                return
+            for batch in batches:
+                if isinstance(batch, PoisonBatch):
+                    job.put(Unreadable(batch.base_offset, batch.last_offset, batch.message))
+                    continue
+                for _, _, key, value, _ in records(batch):
+                    job.put(ChunkRecord(key or b"", value))
+        found = _patiently(job, lambda: log_ranges(cluster, self._input_topic, [job.partition]))
+        if found is not None:
+            job.put(EndOfSnapshots(*found[job.partition]))
+
+
+def _patiently(job: _Job, attempt: Callable[[], Answer]) -> Answer | None:
+    """The attempt's answer, however long the brokers are away; None once the job is cancelled."""
+    while not job.cancelled.is_set():
+        try:
+            return attempt()
+        except FencedError:
+            raise
+        except RetryError:
+            job.cancelled.wait(PAUSE_SECONDS)
+    return None
