@@ -71,7 +71,7 @@ def _is_key(at: int, length: int, cell: int) -> bool:
 @compiled(
     "int64(uint8[::1], int64, int64, boolean, int64, int64, int64[::1], int64[::1], int64, uint64, uint64, "
     "uint64[::1], uint64[:, ::1], int32[::1], uint64[::1], int64[::1], int64[::1], int64[::1], "
-    "uint64[::1], uint8[::1], int64[::1])"
+    "int64[::1], uint64[::1], uint8[::1], int64[::1])"
 )
 def assign_slots(
     payload: NDArray[np.uint8],
@@ -92,6 +92,7 @@ def assign_slots(
     free: Int64s,
     counts: Int64s,
     owned: Int64s,
+    hits: Int64s,
     ring: Words,
     reason: NDArray[np.uint8],
     slot: Int64s,
@@ -99,7 +100,8 @@ def assign_slots(
     """Find or give a slot to every row of [start, stop), in order. Returns the row it stopped at, or `stop`.
 
     buckets uint64 [2^k], cells uint64 [S, 1 + words], owner int32 [S], stable uint64 [S], free int64 [S] (a stack),
-    counts int64 [3], owned int64 [> partition]: streams of each partition, ring uint64 [RING] (scratch).
+    counts int64 [3], owned and hits int64 [> partition]: streams of each partition, and how often a new one found a
+    `cap` above 0 reached; ring uint64 [RING] (scratch).
     Writes slot int64 (-1 where the row has a reason) and `reason`. A new stream that finds no free slot, or `cap`
     streams in its partition, stops the walk when `full_stops`, else it gets the reason `capacity`.
     """
@@ -153,6 +155,8 @@ def assign_slots(
         if slot[i] >= 0:
             continue
         if owned[partition] >= cap or (counts[N_FREE] == 0 and counts[HIGH_WATER] == cells.shape[0]):
+            if owned[partition] >= cap > 0:
+                hits[partition] += 1
             if full_stops:
                 return i
             reason[i] = CAPACITY

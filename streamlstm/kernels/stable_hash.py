@@ -19,7 +19,7 @@ _INITIAL_2 = np.uint64(0x6C7967656E657261)
 _INITIAL_3 = np.uint64(0x7465646279746573)
 _ONE = np.uint64(1)
 
-REPLAYED = np.uint8(18)  # events.batch.Reason; a test holds the two together
+TOMBSTONE, REPLAYED = np.uint8(14), np.uint8(18)  # events.batch.Reason; a test holds them together
 
 Int64s = NDArray[np.int64]
 Words = NDArray[np.uint64]
@@ -100,16 +100,20 @@ def mark_replayed(
     firsts: Words,
     tags: Int64s,
 ) -> int:
-    """Give the reason `replayed` to the rows of [start, stop) without one whose leaf holds them; returns how many.
+    """Take the rows of [start, stop) that their leaf holds already out of the way; returns how many there are.
 
-    Leaf i covers the hashes from firsts[i] up to the next leaf, firsts[0] = 0, and holds the events below tags[i].
+    Leaf i covers the hashes from firsts[i] up to the next leaf, firsts[0] = 0, and holds the events below tags[i]. A
+    row without a reason gets `replayed`; a tombstone names no stream any more.
     """
     base = signed(payload.ctypes.data)
-    marked = 0
+    held = 0
     for i in range(start, stop):
-        if reason[i] == 0:
+        if reason[i] == 0 or (reason[i] == TOMBSTONE and stream_len[i] > 0):
             leaf = interval_of(stable_hash(base + stream_at[i], stream_len[i]), firsts)
             if offset[i] < tags[leaf]:
-                reason[i] = REPLAYED
-                marked += 1
-    return marked
+                if reason[i] == 0:
+                    reason[i] = REPLAYED
+                else:
+                    stream_len[i] = 0
+                held += 1
+    return held

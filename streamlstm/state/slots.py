@@ -44,7 +44,8 @@ class SlotTable:
         self._stable = np.zeros(max_streams, np.uint64)
         self._free = np.zeros(max_streams, np.int64)
         self._counts = np.zeros(3, np.int64)
-        self._owned = np.zeros(16, np.int64)
+        self._owned, self._hits = np.zeros((2, 16), np.int64)
+        self._lifted: set[int] = set()
         self._ring = np.empty(hash_table.RING, np.uint64)
 
     @staticmethod
@@ -76,17 +77,16 @@ class SlotTable:
         Rows that have a reason get slot -1 and make no stream. A key over `max_key_bytes` gets the reason key_too_long,
         slot -1. A new stream in a full table, or in a partition of `cap` streams, gets the reason capacity, slot -1;
         with `full_stops` the walk ends at its row, which has no reason yet: make room and go on from there. Else
-        `stop` is returned. `payload` is padded (events.batch.PADDING).
+        `stop` is returned. A `cap` of 0 looks up only. `payload` is padded (events.batch.PADDING).
         """
-        if partition >= len(self._owned):
-            grown = np.zeros(max(partition + 1, 2 * len(self._owned)), np.int64)
-            grown[: len(self._owned)] = self._owned
-            self._owned = grown
+        self._reserve(partition)
+        if cap is None or (cap > 0 and partition in self._lifted):
+            cap = self.max_streams
         return int(
             hash_table.assign_slots(
-                payload, partition, self.max_streams if cap is None else cap, full_stops, start, stop, stream_at,
+                payload, partition, cap, full_stops, start, stop, stream_at,
                 stream_len, self.max_key_bytes, self._seed, self._multiplier, self._buckets, self._cells, self._owner,
-                self._stable, self._free, self._counts, self._owned, self._ring, reason, slot,
+                self._stable, self._free, self._counts, self._owned, self._hits, self._ring, reason, slot,
             )
         )  # fmt: skip
 
@@ -116,6 +116,15 @@ class SlotTable:
     def streams_of(self, partition: int) -> int:
         """How many streams a partition has."""
         return int(self._owned[partition]) if partition < len(self._owned) else 0
+
+    def cap_hits(self, partition: int) -> int:
+        """How often, ever, a new stream found the partition's cap reached. It only grows."""
+        self._reserve(partition)
+        return int(self._hits[partition])
+
+    def lift_cap(self, partition: int, lifted: bool) -> None:
+        """Whether `assign` is to let the partition have more streams than the cap that it's given."""
+        (self._lifted.add if lifted else self._lifted.discard)(partition)
 
     def slots_of(self, partition: int) -> NDArray[np.int64]:
         """The slots of a partition, int64, ascending."""
@@ -164,6 +173,12 @@ class SlotTable:
                 self._owned,
             )
         )  # fmt: skip
+
+    def _reserve(self, partition: int) -> None:
+        """Have counters for this partition."""
+        if partition >= len(self._owned):
+            more = np.zeros(max(partition + 1, 2 * len(self._owned)) - len(self._owned), np.int64)
+            self._owned, self._hits = np.append(self._owned, more), np.append(self._hits, more)
 
     def key_of(self, slot: int) -> tuple[int, bytes]:
         """(partition, key) of the stream that holds `slot`."""

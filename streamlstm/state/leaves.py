@@ -1,0 +1,142 @@
+"""The leaves of one partition: as of which offset each was written, when, and which of them are due. No state itself.
+
+Times are seconds of the caller's monotonic clock.
+"""
+
+from dataclasses import dataclass, field, replace
+from math import ceil, inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlstm.state.snapshot import ROOT, Leaf
+
+AT_ONCE = 8  # finding the streams of leaves takes a walk over all streams: worth it for so many leaves
+SHORTEST_ROUND = 8  # takes, where there are as many leaves
+NO_SLOTS = np.empty(0, np.int64)
+
+
+@dataclass(slots=True)
+class Entry:
+    """What is known of a leaf. The topic's chunk of it is exact for `tag`.
+
+    `tag` None: there was nothing before the partition began. `written_at` None: the topic has no chunk that is right.
+    `slots` are those of its streams while chunks are loaded, nothing else.
+    """
+
+    tag: int | None = None
+    written_at: float | None = None
+    degraded: bool = False
+    watermark: int | None = None
+    slots: NDArray[np.int64] = field(default_factory=lambda: NO_SLOTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Of the leaves in order: the first hash, the tag (0 for none) and whether it is degraded."""
+
+    firsts: NDArray[np.uint64]
+    tags: NDArray[np.int64]
+    degraded: NDArray[np.bool_]
+
+
+class Leaves:
+    """The leaves of a partition; disjoint, and every hash is covered once loading is over.
+
+    `entries` has what is known of each, `stored` the leaves of which the topic holds a record, whatever it says.
+    """
+
+    def __init__(self, interval: float) -> None:
+        """`interval` seconds are the time of a round."""
+        self.entries: dict[Leaf, Entry] = {}
+        self.stored: set[Leaf] = set()
+        self._interval = interval
+        self._last_take = -inf
+        self._table: Table | None = None
+
+    @property
+    def tags(self) -> dict[Leaf, int]:
+        return {leaf: entry.tag for leaf, entry in self.entries.items() if entry.tag is not None}
+
+    @property
+    def table(self) -> Table:
+        if self._table is None:
+            ordered = sorted(self.entries.items(), key=lambda item: item[0].first)
+            self._table = Table(
+                np.array([leaf.first for leaf, _ in ordered], np.uint64),
+                np.array([entry.tag or 0 for _, entry in ordered], np.int64),
+                np.array([entry.degraded for _, entry in ordered], np.bool_),
+            )
+        return self._table
+
+    def begin(self, now: float) -> None:
+        """A partition without a past: the root, due at once."""
+        self.entries = {ROOT: Entry()}
+        self.go_on(now)
+
+    def go_on(self, now: float) -> int | None:
+        """Loading is over. The loaded leaves become due one after the other, the oldest first.
+
+        Returns the watermark of the oldest.
+        """
+        loaded = sorted(
+            (e for e in self.entries.values() if e.written_at is not None), key=lambda entry: entry.tag or 0
+        )
+        for k, entry in enumerate(loaded):
+            entry.written_at = now - self._interval * (1 - k / len(loaded))
+            entry.slots = NO_SLOTS
+        self._last_take = now
+        self._table = None
+        oldest = (entry.watermark for entry in loaded if entry.tag == loaded[0].tag)
+        return max((watermark for watermark in oldest if watermark is not None), default=None)
+
+    def behind(self, offset: int | None) -> list[Leaf]:
+        """The leaves of which the topic has no right chunk as of `offset`."""
+        return [leaf for leaf, entry in self.entries.items() if entry.tag != offset or entry.written_at is None]
+
+    def due(self, offset: int | None, now: float, crowded: bool, together: bool) -> list[Leaf]:
+        """The leaves to be written as of `offset`; None: of one as of which nothing was written yet.
+
+        Those that the topic doesn't cover are due at once and all together; those of which it has no right chunk, and
+        all leaves when they are `crowded`, at once, but few at a time. The others are due when they are as old as a
+        round takes, the oldest first, as many as keep the pace. If they go `together`, all are due when one is.
+        """
+        n, share = len(self.entries), self._interval / SHORTEST_ROUND
+        elapsed = min(now - self._last_take, share)
+        is_time = elapsed >= min(share, self._interval * AT_ONCE / n)
+        has_new = any(entry.written_at is None for entry in self.entries.values())
+        if not (is_time or crowded or has_new):
+            return []
+        uncovered: list[Leaf] = []
+        waiting: list[tuple[float, Leaf]] = []
+        for leaf, entry in self.entries.items():
+            if leaf not in self.stored:
+                uncovered.append(leaf)
+            elif entry.written_at is None:
+                waiting.append((-inf, leaf))
+            elif entry.tag != offset and (crowded or (is_time and now - entry.written_at >= self._interval)):
+                waiting.append((entry.written_at, leaf))
+        if together and (uncovered or waiting):
+            return self.behind(offset)
+        limit = max(AT_ONCE if crowded or has_new else 0, ceil(n * elapsed / self._interval) + 1)
+        return uncovered + [leaf for _, leaf in sorted(waiting)[:limit]]
+
+    def split(self, leaf: Leaf) -> tuple[Leaf, Leaf]:
+        """Put its two children in the place of a leaf."""
+        entry = self.entries.pop(leaf)
+        low, high = leaf.children()
+        self.entries[low], self.entries[high] = replace(entry), entry
+        return low, high
+
+    def written(self, leaf: Leaf, offset: int, now: float) -> None:
+        entry = self.entries[leaf]
+        entry.tag, entry.written_at = offset, now
+        self.stored.add(leaf)
+
+    def end_take(self, now: float) -> list[Leaf]:
+        """What was due is written. Returns the leaves whose records have to go with it."""
+        gone = sorted(self.stored - self.entries.keys())
+        self.stored.difference_update(gone)
+        self._last_take = now
+        self._table = None
+        return gone
