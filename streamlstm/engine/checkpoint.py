@@ -68,6 +68,8 @@ class Streams(Protocol):
 
     def set_watermark(self, index: int, value: int | None) -> None: ...
 
+    def forecast(self, batch: EventBatch) -> object: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Restored:
@@ -101,7 +103,6 @@ class _Partition:
     bad: dict[Leaf, Flaw] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     end: int = 0
-    live: bool = False
     tied: bool = False
     hits: int = 0
     hits_when_written: int = 0
@@ -110,8 +111,8 @@ class _Partition:
 class Checkpoint:
     """The leaves of all partitions of one input topic that this member has. Not thread-safe.
 
-    A partition's life: `begin`; or `load` every record and `finish`, after problems `warm`, then `skip_replayed` for
-    each batch of the replay, and `go_live`. `take` with every transaction that commits its offset. `release`.
+    A partition's life: `begin`; or `load` every record, `finish`, after problems `warm`, and `replay` what was answered
+    before. Then `take` with every transaction that commits its offset. `release`.
 
     Counters: `chunks` written, `chunk_bytes` of their values, `splits` of leaves.
     """
@@ -157,7 +158,6 @@ class Checkpoint:
         for leaf in [*state.leaves.entries]:
             self._drop(state, leaf)
         state.leaves.begin(now)
-        self.go_live(partition)
 
     def load(self, partition: int, key: bytes, value: bytes | None) -> None:
         """Take in one record of the partition of the snapshot topic; call it in the order of the log.
@@ -219,26 +219,20 @@ class Checkpoint:
         streams = self._slots.streams_of(state.index)
         return Restored(plan.replay_from, plan.live_from, streams, state.problems)
 
-    def go_live(self, partition: int) -> None:
-        """The replay is over: what comes next is answered."""
-        state = self._partitions[partition]
-        self._slots.lift_cap(state.index, False)
-        state.hits = state.hits_when_written = self._slots.cap_hits(state.index)
-        state.live = True
-
-    def skip_replayed(self, batch: EventBatch, start: int = 0) -> None:
-        """Before a batch of the replay is forecast from row `start` on: mark what the restored state holds already."""
-        for run in batch.runs:
-            first = max(run.start, start)
-            state = self._partitions.get(run.partition)
-            if state is None or run.topic != self._header.topic or first >= run.stop:
-                continue
+    def replay(self, batch: EventBatch) -> None:
+        """Advance the streams by events that were answered before; those that a chunk holds already get a reason."""
+        restored = [(run, self._partitions[run.partition]) for run in batch.runs]
+        for run, state in restored:
             table = state.leaves.table
-            if batch.offset[first] < table.tags.max():
+            if run.stop > run.start and batch.offset[run.start] < table.tags.max():
                 stable_hash.mark_replayed(
-                    batch.payload, first, run.stop, batch.stream_at, batch.stream_len, batch.offset, batch.reason,
+                    batch.payload, run.start, run.stop, batch.stream_at, batch.stream_len, batch.offset, batch.reason,
                     table.firsts, table.tags,
                 )  # fmt: skip
+            self._slots.lift_cap(state.index, self._bounded and not state.tied)
+        self._forecaster.forecast(batch)
+        for _, state in restored:
+            self._slots.lift_cap(state.index, False)
 
     def take(self, partition: int, offset: int, leader_epoch: int, now: float) -> Records:
         """The records that are due, for the transaction that commits `offset` of the partition.
@@ -250,8 +244,6 @@ class Checkpoint:
         time. A leaf that the topic doesn't cover yet is due at once. A leaf as of the same offset isn't written again.
         """
         state = self._partitions[partition]
-        if not state.live:
-            raise InvariantError(f"take of partition {partition}, which isn't live")
         leaves = state.leaves
         due = sorted(self._due(state, offset, now), key=lambda leaf: leaf.first)
         state.hits = hits = self._slots.cap_hits(state.index)
@@ -282,16 +274,16 @@ class Checkpoint:
 
     def release(self, partition: int) -> None:
         """Forget a partition, also in the middle of loading. Its streams are released at the Forecaster."""
-        state = self._partitions.pop(partition, None)
-        if state is not None:
-            self._slots.lift_cap(state.index, False)
+        if self._partitions.pop(partition, None) is not None:
             self._tell_degraded()
 
     def _loading(self, partition: int) -> _Partition:
         state = self._partitions.get(partition)
         if state is None:
             index = self._forecaster.partition_index(self._header.topic, partition)
-            state = self._partitions[partition] = _Partition(index, Leaves(self._interval))
+            hits = self._slots.cap_hits(index)
+            state = _Partition(index, Leaves(self._interval), hits=hits, hits_when_written=hits)
+            self._partitions[partition] = state
         return state
 
     def _foreign(self, partition: int, found: Header) -> Flaw | None:
@@ -333,7 +325,6 @@ class Checkpoint:
         state.inner.clear()
         self._forecaster.set_watermark(state.index, state.leaves.go_on(now))
         state.tied = self._bounded and len(set(state.leaves.tags.values())) == 1
-        self._slots.lift_cap(state.index, self._bounded and not state.tied)
         self._tell_degraded()
 
     def _due(self, state: _Partition, offset: int | None, now: float) -> list[Leaf]:

@@ -109,14 +109,12 @@ class Member:
             self.checkpoint.load(partition, key, value)
         return self.checkpoint.finish(partition, topic.committed, first, end, self.now)
 
-    def forecast(self, parts: Sequence[tuple[int, Sequence[Event]]], replay: bool = False) -> None:
-        """Answer a batch, or replay it."""
+    def replay(self, parts: Sequence[tuple[int, Sequence[Event]]]) -> None:
+        self.checkpoint.replay(make_batch(parts, self.forecaster.model.parameters.inputs))
+
+    def answer(self, parts: Sequence[tuple[int, Sequence[Event]]]) -> None:
         batch = make_batch(parts, self.forecaster.model.parameters.inputs)
-        if replay:
-            self.checkpoint.skip_replayed(batch)
         found = self.forecaster.forecast(batch)
-        if replay:
-            return
         row = 0
         for partition, events in parts:
             for event in events:

@@ -125,9 +125,8 @@ def crash_and_restore(world: World, member: Member) -> None:
         replay = [event for event in log if done.replay_from <= event.offset < done.live_from]
         while replay:
             cut = int(world.rng.integers(1, len(replay) + 1))
-            member.forecast([(partition, replay[:cut])], replay=True)
+            member.replay([(partition, replay[:cut])])
             replay = replay[cut:]
-        member.checkpoint.go_live(partition)
         world.at[partition] = sum(event.offset < done.live_from for event in log)
 
 
@@ -148,7 +147,7 @@ def run(world: World, member: Member, largest: int) -> int:
     while not world.is_done():
         member.now += float(world.rng.exponential(1.0))
         parts = world.some(largest)
-        member.forecast(parts)
+        member.answer(parts)
         ends = {partition: world.offset(partition) for partition in PARTITIONS}
         records = {partition: member.checkpoint.take(partition, end, 5, member.now) for partition, end in ends.items()}
         if world.rng.random() < 0.9:  # the transaction commits
@@ -176,7 +175,7 @@ def test_nothing_shows_of_any_crash(
     world = World.make(seed, 200, streams)
     wanted = Member(straight, 100, 1e9)
     for partition, log in world.logs.items():
-        wanted.forecast([(partition, log)])
+        wanted.answer([(partition, log)])
     found = Member(crashing, streams_per_chunk, interval)
     run(world, found, largest)
     assert found.answers == wanted.answers
