@@ -27,12 +27,20 @@ def kafka(broker: LocalKafka) -> str:
 @pytest.fixture(scope="session")
 def broker_v1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
     """A broker whose clients speak transaction protocol v1."""
-    with LocalKafka(tmp_path_factory.mktemp("kafka-v1"), transaction_version=1) as running:
+    with LocalKafka(tmp_path_factory.mktemp("kafka-v1"), transaction_version=1, light=True) as running:
         yield running
 
 
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[LocalKafka]:
-    """A broker of this test's own, to be killed and started at will."""
-    with LocalKafka(tmp_path / "kafka") as running:
+    """A broker of this test's own, to be killed and started at will: it is missed, and back, sooner than others."""
+    missed = {"broker.session.timeout.ms": "4000", "broker.heartbeat.interval.ms": "500"}
+    with LocalKafka(tmp_path / "kafka", light=True, properties=missed) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def three_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """A cluster in which any one broker may be killed; a test that does so starts it again."""
+    with LocalKafka(tmp_path_factory.mktemp("kafka-three"), brokers=3) as running:
         yield running

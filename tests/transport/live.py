@@ -22,9 +22,10 @@ def fresh(prefix: str) -> str:
 
 
 def make_topic(bootstrap: str, partitions: int = 4, configs: dict[str, str] | None = None) -> str:
+    """With the brokers' own replication."""
     name = fresh("topic")
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.create_topics([NewTopic(name, partitions, 1, config=configs or {})])[name].result(20)
+    admin.create_topics([NewTopic(name, partitions, config=configs or {})])[name].result(20)
     eventually(lambda: len(admin.list_topics(name, 10).topics[name].partitions) == partitions)
     return name
 
@@ -93,7 +94,7 @@ def transact(bootstrap: str, topic: str, partition: int, values: Sequence[bytes]
 
 @contextmanager
 def connected(bootstrap: str, **settings: Any) -> Iterator[Cluster]:
-    cluster = Cluster.connect(ConnectionSettings((bootstrap,), **settings), time.monotonic)
+    cluster = Cluster.connect(ConnectionSettings(tuple(bootstrap.split(",")), **settings), time.monotonic)
     try:
         yield cluster
     finally:
