@@ -1,6 +1,7 @@
 """The policies of the state machine against a plain model of their rules; batches, threads, restores change nothing."""
 
 import math
+import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -109,15 +110,13 @@ VALUES = st.one_of(
 STEPS = st.sampled_from([-60, -3, -1, 0, 0, 1, 1, 2, 3, 5, 10, 30, 120])
 
 
-@st.composite
-def histories(draw: st.DrawFn) -> list[Record]:
+Event = tuple[int, int, tuple[float, ...] | None, int, int, Reason]
+
+
+def records_of(events: Sequence[Event]) -> list[Record]:
+    """Of each event: key, step of time from the latest, inputs, how far ahead of its record, partition, reason."""
     now, records = BASE, []
-    few_keys = draw(st.sampled_from([1, 3, 7]))
-    event = st.tuples(
-        st.integers(0, few_keys), STEPS, VALUES, st.sampled_from([0, 0, 0, -1, 15, 30]), st.integers(0, 1),
-        st.sampled_from([Reason.OK] * 9 + [Reason.NOT_JSON, Reason.REPLAYED]),
-    )  # fmt: skip
-    for key, step, x, ahead, partition, reason in draw(st.lists(event, min_size=1, max_size=60)):
+    for key, step, x, ahead, partition, reason in events:
         time = now + step
         now = max(now, time)
         text = b"key-%d" % key if key != 6 else b"much too long"
@@ -126,13 +125,47 @@ def histories(draw: st.DrawFn) -> list[Record]:
     return records
 
 
+@st.composite
+def odd_histories(draw: st.DrawFn) -> list[Record]:
+    event = st.tuples(
+        st.integers(0, draw(st.sampled_from([1, 3, 7]))), STEPS, VALUES, st.sampled_from([0, 0, 0, -1, 15, 30]),
+        st.integers(0, 1), st.sampled_from([Reason.OK] * 9 + [Reason.NOT_JSON, Reason.REPLAYED]),
+    )  # fmt: skip
+    return records_of(draw(st.lists(event, min_size=1, max_size=60)))
+
+
+@st.composite
+def long_histories(draw: st.DrawFn) -> list[Record]:
+    """Mostly good events of a few streams."""
+    chance = random.Random(draw(st.integers(0, 1 << 32)))
+    keys, partitions, oddness = chance.choice([1, 3, 6]), chance.randint(1, 2), chance.choice([0.02, 0.1, 0.4])
+    odd_values: list[tuple[float, ...] | None] = [
+        (math.nan, -3.0), (10.0, math.nan), (math.nan, math.nan), (1e200, 1.0), None
+    ]  # fmt: skip
+    events: list[Event] = []
+    for _ in range(chance.randint(20, 200)):
+        x: tuple[float, ...] | None = (chance.gauss(10, 4), chance.gauss(-3, 0.5))
+        if chance.random() < oddness:
+            x = chance.choice(odd_values)
+        step = (
+            chance.choice([-60, -3, -1, 5, 10, 30, 120]) if chance.random() < oddness else chance.choice([0, 1, 1, 2])
+        )
+        ahead = chance.choice([-1, 15, 30]) if chance.random() < oddness / 2 else 0
+        reason = chance.choice([Reason.NOT_JSON, Reason.REPLAYED]) if chance.random() < oddness / 4 else Reason.OK
+        events.append((chance.randrange(keys), step, x, ahead, chance.randrange(partitions), reason))
+    return records_of(events)
+
+
+HISTORIES = st.one_of(odd_histories(), long_histories())
+
+
 def assert_same(found: Sequence[Answer], wanted: Sequence[Answer]) -> None:
     for row, (one, other) in enumerate(zip(found, wanted, strict=True)):
         assert replace(one, yhat=()) == replace(other, yhat=()), (row, one, other)
         np.testing.assert_allclose(one.yhat, other.yhat, rtol=1e-3, atol=1e-3)
 
 
-@given(policies(), histories(), st.sampled_from(sorted(MODELS)))
+@given(policies(), HISTORIES, st.sampled_from(sorted(MODELS)))
 @hypothesis_settings(max_examples=300, deadline=None)
 def test_as_the_rules_say(settings: ForecasterSettings, records: list[Record], model: tuple[str, int]) -> None:
     run = Run(MODELS[model], settings)
@@ -146,7 +179,7 @@ def test_as_the_rules_say(settings: ForecasterSettings, records: list[Record], m
             assert run.forecaster.slots.streams_of(index) == len(partition.streams)
 
 
-@given(policies(), histories(), st.sampled_from(sorted(MODELS)), st.randoms(use_true_random=False))
+@given(policies(), HISTORIES, st.sampled_from(sorted(MODELS)), st.randoms(use_true_random=False))
 @hypothesis_settings(max_examples=300, deadline=None)
 def test_batches_threads_and_restores_change_no_byte(
     settings: ForecasterSettings, records: list[Record], model: tuple[str, int], chance: Any
