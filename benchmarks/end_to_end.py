@@ -130,9 +130,11 @@ def daemon(bootstrap: str, folder: Path, topic: str, *settings: str) -> Iterator
     unique = uuid.uuid4().hex[:8]
     output = f"forecasts-{unique}"
     create_topics(bootstrap, [output, f"dead-{unique}"])
+    create_topics(bootstrap, [f"snapshots-{unique}"], **{"cleanup.policy": "compact"})
     common = [
         f'kafka.bootstrap_servers=["{bootstrap}"]', f"kafka.group_id=bench-{unique}", f"input.topic={topic}",
-        f"output.topic={output}", f"dead_letter.topic=dead-{unique}", f"model.path={folder / 'model.safetensors'}",
+        f"output.topic={output}", f"dead_letter.topic=dead-{unique}", f"snapshot.topic=snapshots-{unique}",
+        f"model.path={folder / 'model.safetensors'}",
         "metrics.host=127.0.0.1", f"metrics.port={port}", "log.level=warning",
     ]  # fmt: skip
     arguments = [part for setting in (*common, *settings) for part in ("--set", setting)]

@@ -33,7 +33,7 @@ from deploy.demo.reader import Reader, lagging
 from deploy.demo.scores import Scoreboard, geometric_mean
 from deploy.demo.series import load_series
 from deploy.demo.view import Board, LiveView, PlainView, View
-from deploy.demo.wire import BROKEN, DEAD_LETTERS, FORECASTS, INPUT, PARTITIONS, Forecast
+from deploy.demo.wire import BROKEN, DEAD_LETTERS, FORECASTS, INPUT, PARTITIONS, SNAPSHOTS, Forecast
 from deploy.kafka.local_kafka import VERSION, KafkaUnavailableError, LocalKafka, free_ports
 
 SECONDS = 20.0
@@ -89,10 +89,12 @@ class Demo:
         admin = KafkaAdminClient(bootstrap_servers=bootstrap)
         # The events are years old, and records are kept by their own time: without this the broker may drop them.
         topic = {"num_partitions": PARTITIONS, "replication_factor": 1, "configs": {"retention.ms": "-1"}}
-        admin.create_topics(dict.fromkeys((INPUT, FORECASTS, DEAD_LETTERS), topic), wait_for_metadata=True)
+        compacted = topic | {"configs": {"cleanup.policy": "compact"}}
+        topics = dict.fromkeys((INPUT, FORECASTS, DEAD_LETTERS), topic) | {SNAPSHOTS: compacted}
+        admin.create_topics(topics, wait_for_metadata=True)
         admin.close()
-        topics = f"topics {INPUT}, {FORECASTS}, {DEAD_LETTERS} with {PARTITIONS} partitions each"
-        self._view.say(f"Apache Kafka {VERSION} at {bootstrap}, {topics} ({_since(begin)})")
+        made = f"topics {', '.join(topics)} with {PARTITIONS} partitions each"
+        self._view.say(f"Apache Kafka {VERSION} at {bootstrap}, {made} ({_since(begin)})")
         return bootstrap
 
     def _start_daemon(self, bootstrap: str, log: Path) -> Daemon:

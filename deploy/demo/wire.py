@@ -7,7 +7,7 @@ import orjson
 
 from deploy.demo.series import Series, replay_order
 
-INPUT, FORECASTS, DEAD_LETTERS = "events", "forecasts", "dead-letters"
+INPUT, FORECASTS, DEAD_LETTERS, SNAPSHOTS = "events", "forecasts", "dead-letters", "snapshots"
 PARTITIONS = 4
 BROKEN_STREAM = b"broken_sensor"
 BROKEN = {

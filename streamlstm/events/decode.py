@@ -55,6 +55,7 @@ def append_batch(
     base_timestamp: int,
     append_time: int = -1,
     min_offset: int = 0,
+    last_offset: int = 2**63 - 1,
 ) -> Appended | MalformedBatch:
     """Copy a record batch's records section, decompressed, into the payload and decode it to rows with reason OK.
 
@@ -78,6 +79,9 @@ def append_batch(
     if rows < 0:
         batch.payload_used = used
         return MalformedBatch(_problem(-1 - rows, count))
+    if rows and batch.offset[first + rows - 1] > last_offset:
+        batch.payload_used = used
+        return MalformedBatch(f"offset {batch.offset[first + rows - 1]} in a batch that ends with {last_offset}")
     batch.reason[first : first + rows] = Reason.OK
     batch.extend_run(topic, partition, first + rows)
     return Appended(first, first + rows)

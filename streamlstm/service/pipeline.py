@@ -29,6 +29,7 @@ from streamlstm.transport.source import Fetched
 log = logging.getLogger(__name__)
 
 ENOUGH_EVENTS = 32_768
+NO_ROWS = np.empty(0, np.int64)
 
 
 class Pipeline:
@@ -62,6 +63,7 @@ class Pipeline:
         self._replay_until: dict[TopicPartition, int] = {}
         self._leader_epochs: dict[TopicPartition, int] = {}
         self._answers: ForecastBatch | None = None
+        self._poison: dict[TopicPartition, list[tuple[int, PoisonReference]]] = {}
 
     @property
     def replaying(self) -> dict[TopicPartition, int]:
@@ -89,6 +91,7 @@ class Pipeline:
     def drop_unanswered(self) -> None:
         """Forget events that no transaction holds yet; they will be read again."""
         self.batch.clear()
+        self._poison.clear()
 
     def add(self, fetched: Fetched, pending: Pending, now: float) -> None:
         """Bring `pending` up to the positions of `fetched`. Every record of it that wasn't answered before gets a
@@ -100,14 +103,12 @@ class Pipeline:
         batch = self.batch
         start = batch.n
         with self._timed(Stage.DECODE):
-            poison = list(self._append_all(fetched))
+            self._append_all(fetched)
             self.decoder.decode(batch, start, batch.n)
         with self._timed(Stage.STEP):
             self._answers = self.forecaster.forecast(batch, start)
-        for reference in poison:
-            self._encode_poison(reference, pending.part((reference.topic, reference.partition)))
         self._move(fetched.positions, pending)
-        if pending.since is None and (batch.n > start or poison):
+        if pending.since is None and (batch.n > start or self._poison):
             pending.since = now
         reach("answered")
         if batch.n >= ENOUGH_EVENTS:
@@ -138,20 +139,21 @@ class Pipeline:
             return
         reach("replaying")
         self.decoder.decode(batch, 0, batch.n)
-        self.checkpoint.skip_replayed(batch, 0)
-        self.forecaster.forecast(batch, 0)
+        self.checkpoint.replay(batch)
         self.counters.replayed_events += int((batch.reason[: batch.n] != Reason.REPLAYED).sum())
         batch.clear()
 
     def encode(self, pending: Pending) -> None:
         """Turn every answered event that `pending` covers into record batches. Call it before committing `pending`."""
         batch, answers = self.batch, self._answers
-        if answers is None or batch.n == 0:
+        if answers is None or not (batch.n or self._poison):
             return
         with self._timed(Stage.ENCODE):
-            for source, rows in batch.rows_by_source().items():
-                self._encode(source, rows, answers, pending.part(source))
+            rows = batch.rows_by_source()
+            for source in dict.fromkeys((*rows, *self._poison)):
+                self._encode(source, rows.get(source, NO_ROWS), answers, pending.part(source))
         batch.clear()
+        self._poison.clear()
         reach("encoded")
 
     def add_snapshots(self, pending: Pending, now: float, timestamp: int) -> None:
@@ -174,58 +176,65 @@ class Pipeline:
         self.counters.snapshot_chunks = self.checkpoint.chunks
         self.counters.snapshot_bytes = self.checkpoint.chunk_bytes
 
-    def _append_all(self, fetched: Fetched) -> Iterator[PoisonReference]:
-        """Make the fetched record batches rows; what can't be read comes back as references."""
+    def _append_all(self, fetched: Fetched) -> None:
+        """Make the fetched record batches rows; what can't be read is noted with the row before which it stood."""
         for item in fetched.batches:
             if item.last_offset < self._replay_until.get((item.topic, item.partition), 0):
                 continue
-            if isinstance(item, PoisonBatch):
-                yield PoisonReference(
-                    item.topic,
-                    item.partition,
-                    item.base_offset,
-                    item.last_offset,
-                    Reason[item.reason.upper()],
-                    item.message,
-                )
-                continue
             source = item.topic, item.partition
+            if isinstance(item, PoisonBatch):
+                self._poison.setdefault(source, []).append((self.batch.n, _unreadable(item)))
+                continue
             self._leader_epochs[source] = item.leader_epoch
             appended = self._append(self.batch, item, max(item.min_offset, self._replay_until.get(source, 0)))
             if isinstance(appended, MalformedBatch):
-                yield _malformed(item, appended)
+                self._poison.setdefault(source, []).append((self.batch.n, _malformed(item, appended)))
 
     @staticmethod
     def _append(batch: EventBatch, item: FetchedBatch, min_offset: int) -> Appended | MalformedBatch:
         return append_batch(
             batch, item.topic, item.partition, item.records, count=item.count, base_offset=item.base_offset,
             base_timestamp=item.base_timestamp, append_time=item.append_time, min_offset=min_offset,
+            last_offset=item.last_offset,
         )  # fmt: skip
 
     def _encode(self, source: TopicPartition, rows: NDArray[np.int64], answers: ForecastBatch, part: Part) -> None:
-        """Forecasts first: a row whose forecast is too large for a record batch becomes a dead letter by that."""
+        """Forecasts first: a row whose forecast is too large for a record batch becomes a dead letter by that. Dead
+        letters are in the order of what they stand for.
+        """
         batch, partition = self.batch, source[1]
-        encoded = self.forecasts.encode(batch, answers, source, rows)
+        encoded = self.forecasts.encode(batch, answers, source, rows) if len(rows) else []
         part.produce_all(self.topics[0], partition, encoded)
         reason = batch.reason[rows]
         refused = reason != Reason.OK
-        letters = self.dead_letters.encode(batch, rows[refused], source) if refused.any() else []
-        part.produce_all(self.topics[1], partition, letters)
+        letters, unwritten = [], rows[refused]
+        for row, reference in self._poison.get(source, ()):
+            before, unwritten = np.split(unwritten, [np.searchsorted(unwritten, row)])
+            letters += self._dead_letters_of(before, source, part)
+            part.produce_all(self.topics[1], partition, self.dead_letters.encode_poison(reference))
+            part.by_reason[reference.reason] += 1
+        letters += self._dead_letters_of(unwritten, source, part)
         _check_accounts(source, len(rows), encoded, letters)
         part.events += len(rows)
         part.event_bytes += int(batch.value_len[rows].sum() + batch.key_len[rows].sum())
         part.by_status += np.bincount(answers.status[rows][~refused], minlength=len(Status))
         part.by_reason += np.bincount(reason[refused], minlength=len(Reason))
 
-    def _encode_poison(self, reference: PoisonReference, part: Part) -> None:
-        part.produce_all(self.topics[1], reference.partition, self.dead_letters.encode_poison(reference))
-        part.by_reason[reference.reason] += 1
+    def _dead_letters_of(self, rows: NDArray[np.int64], source: TopicPartition, part: Part) -> list[EncodedBatch]:
+        letters = self.dead_letters.encode(self.batch, rows, source) if len(rows) else []
+        part.produce_all(self.topics[1], source[1], letters)
+        return letters
 
     @contextmanager
     def _timed(self, stage: Stage) -> Iterator[None]:
         start = time.perf_counter()
         yield
         self.counters.stages[stage].observe(time.perf_counter() - start)
+
+
+def _unreadable(item: PoisonBatch) -> PoisonReference:
+    reason = Reason[item.reason.upper()]
+    return PoisonReference(item.topic, item.partition, item.base_offset, item.last_offset, reason, item.message)
 
 
 def _malformed(item: FetchedBatch, found: MalformedBatch) -> PoisonReference:

@@ -6,6 +6,7 @@ import socket
 from streamlstm.config import Config
 from streamlstm.engine.checkpoint import Checkpoint
 from streamlstm.engine.forecaster import Forecaster, ForecasterSettings
+from streamlstm.errors import InputMissingError
 from streamlstm.events.fields import FieldPaths
 from streamlstm.model.model_file import Model
 from streamlstm.transport.cluster import Cluster
@@ -53,7 +54,6 @@ def forecaster_settings(config: Config, threads: int) -> ForecasterSettings:
 def checkpoint_of(config: Config, forecaster: Forecaster) -> Checkpoint | None:
     """The durable side of the forecaster's state; None where snapshots are off."""
     given = config.snapshot
-    bounded = config.state.max_streams_per_partition is not None
     if not given.enabled:
         return None
     return Checkpoint(
@@ -63,7 +63,7 @@ def checkpoint_of(config: Config, forecaster: Forecaster) -> Checkpoint | None:
         model_hash=forecaster.model.model_hash,
         max_chunk_bytes=given.max_chunk_bytes,
         interval_seconds=given.interval_ms / 1000,
-        together=bounded and (config.state.on_full == "evict" or config.state.ttl_ms is not None),
+        bounded=config.state.max_streams_per_partition is not None,
     )
 
 
@@ -77,14 +77,22 @@ def check_cluster(cluster: Cluster, config: Config, *, create: bool = False) -> 
     """Return when all topics are there and fit the settings; with what is worth a warning. `create` makes those to be
     written. Raises InputMissingError, AccessError, RetryError.
     """
-    given, warnings = config.snapshot, list[str]()
+    given, problems, warnings = config.snapshot, list[str](), list[str]()
     written = (config.output.topic, config.dead_letter.topic)
-    check_topics(cluster, config.input.topic, written, max_batch_bytes=config.output.max_batch_bytes, create=create)
+    try:
+        check_topics(cluster, config.input.topic, written, max_batch_bytes=config.output.max_batch_bytes, create=create)
+    except InputMissingError as error:
+        problems = str(error).splitlines()
     if given.enabled:
-        warnings = check_snapshot_topic(
-            cluster, config.input.topic, given.topic,
-            interval_ms=given.interval_ms, max_chunk_bytes=given.max_chunk_bytes, create=create,
-        )  # fmt: skip
+        try:
+            warnings = check_snapshot_topic(
+                cluster, config.input.topic, given.topic,
+                interval_ms=given.interval_ms, max_chunk_bytes=given.max_chunk_bytes, create=create,
+            )  # fmt: skip
+        except InputMissingError as error:
+            problems += str(error).splitlines()
+    if problems:
+        raise InputMissingError("\n".join(dict.fromkeys(problems)))
     return warnings
 
 

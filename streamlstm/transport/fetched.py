@@ -23,6 +23,7 @@ HEADER = struct.Struct(">qiibIhiqqqhii")
 _FRAME = 12
 _MAGIC_AT = 16
 _CRC_FROM = 21
+_DELTA_AT = 23
 _CODEC, _APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
 _SMALLEST_RECORD = 7
 
@@ -85,7 +86,6 @@ class PartitionBytes:
         self.partition = partition
         self.position = position
         self.leader_epoch = -1
-        self._start = position
         self._buffer = memoryview(buffer)
         self._at = 0
         self._limit = max_batch_bytes
@@ -99,7 +99,8 @@ class PartitionBytes:
             if size is None:
                 break
             progress = True
-            batch = self._read(self._buffer[self._at : self._at + size])
+            view = self._buffer[self._at : self._at + size]
+            batch = self._read(view)
             self._at += size
             if batch is not None:
                 yield batch
@@ -115,17 +116,18 @@ class PartitionBytes:
         return size if _MAGIC_AT < size <= left else None
 
     def _read(self, view: memoryview) -> FetchedBatch | PoisonBatch | None:
-        magic = view[_MAGIC_AT]
-        base: int = struct.unpack_from(">q", view)[0]
-        if magic == 2 and len(view) < HEADER.size:
-            return self._poison(base, base, f"a record batch of {len(view)} bytes, less than its header has")
-        if magic != 2:
-            return self._poison(base, base, f"record format v{magic}; v2 (Kafka 0.11) is the only one that is read")
-        (_, _, epoch, _, crc, attributes, delta, base_time, max_time, producer, _, _, count) = HEADER.unpack_from(view)
-        last = base + delta
+        if view[_MAGIC_AT] != 2:
+            message = f"record format v{view[_MAGIC_AT]}; v2 (Kafka 0.11) is the only one that is read"
+            return self._broken(view, message)
+        if len(view) < HEADER.size:
+            return self._broken(view, f"a record batch of {len(view)} bytes, less than its header has")
+        header = HEADER.unpack_from(view)
+        (base, _, epoch, _, crc, attributes, delta, base_time, max_time, producer, _, _, count) = header
         if crc32c.crc32c(view[_CRC_FROM:]) != crc:
-            last = self._believable_last(base, delta, len(view))
-            return self._poison(base, last, f"CRC-32C of {len(view)} bytes differs from {crc:08x} in the header")
+            return self._broken(view, f"CRC-32C of {len(view)} bytes differs from {crc:08x} in the header")
+        if delta < 0:
+            return self._broken(view, f"the last offset is {-delta} before the first")
+        last = base + delta
         if last < self.position:
             return None
         self.leader_epoch = epoch
@@ -138,9 +140,8 @@ class PartitionBytes:
             return self._poison(base, last, str(error), "unknown_codec")
         except UndecodableError as error:
             return self._poison(base, last, str(error))
-        self.position = last + 1
+        start, self.position = max(base, self.position), last + 1
         append_time = max_time if attributes & _APPEND_TIME else -1
-        start = max(base, self._start)
         return FetchedBatch(
             self.topic, self.partition, records, count, base, last, base_time, append_time, start, epoch
         )
@@ -159,20 +160,35 @@ class PartitionBytes:
             return True
         return bool(attributes & _TRANSACTIONAL) and producer in self._aborting
 
-    def _believable_last(self, base: int, delta: int, size: int) -> int:
-        """The last offset of a batch whose header can't be trusted: up to the next batch, else what its size allows.
-
-        A next batch that begins further on than the records of this one can reach lies behind offsets that compaction
-        has removed; then the header's own word is all there is.
+    def _broken(self, view: memoryview, message: str) -> PoisonBatch:
+        """A batch whose header can't be trusted. It ends before the next one when that is sound; else by what its size
+        allows, and where not even that is believable, one offset on. What follows is then left for the next fetch,
+        since nobody knows where it begins.
         """
-        most, following = size // _SMALLEST_RECORD, self._at + size
-        if len(self._buffer) - following >= HEADER.size:
-            next_base: int = struct.unpack_from(">q", self._buffer, following)[0]
-            if base < next_base <= base + max(most, delta) or (delta < 0 and base < next_base):
-                return next_base - 1
-        return base + delta if 0 <= delta <= most else base
+        base: int = struct.unpack_from(">q", view)[0]
+        delta: int = struct.unpack_from(">i", view, _DELTA_AT)[0] if len(view) >= HEADER.size else 0
+        most = len(view) // _SMALLEST_RECORD
+        next_base = self._sound_base(self._at + len(view))
+        if next_base is None and view[_MAGIC_AT] > 1:
+            self._at = len(self._buffer)
+        if next_base is not None and next_base <= max(base, self.position) + max(most, delta):
+            return self._poison(self.position, next_base - 1, message)
+        if self.position - most <= base <= self.position + most and 0 <= delta <= most:
+            return self._poison(base, base + delta, message)
+        return self._poison(self.position, self.position, message)
+
+    def _sound_base(self, at: int) -> int | None:
+        """The base offset of the batch that begins at `at` of the buffer, if there is a whole and sound one."""
+        if len(self._buffer) - at < HEADER.size:
+            return None
+        base, length, _, magic, crc, *_ = HEADER.unpack_from(self._buffer, at)
+        end = at + _FRAME + length
+        if magic != 2 or not at + HEADER.size <= end <= len(self._buffer) or base <= self.position:
+            return None
+        return int(base) if crc32c.crc32c(self._buffer[at + _CRC_FROM : end]) == crc else None
 
     def _poison(self, base: int, last: int, message: str, reason: PoisonReason = "corrupt_batch") -> PoisonBatch:
-        last = max(last, self.position)  # the broker gave this batch for `position`: always step past it
-        self.position = last + 1
-        return PoisonBatch(self.topic, self.partition, min(max(base, self._start), last), last, reason, message)
+        """The broker gave this batch for `position`: always step past that."""
+        last = max(last, self.position)
+        base, self.position = min(max(base, self.position), last), last + 1
+        return PoisonBatch(self.topic, self.partition, base, last, reason, message)

@@ -22,7 +22,8 @@ from streamlstm.events.dead_letter import STAGES
 from streamlstm.model.golden import make_golden
 from streamlstm.model.model_file import Model, default_inputs, no_scaling
 from streamlstm.service.counters import Counters
-from streamlstm.service.pipeline import Pending, Pipeline
+from streamlstm.service.pending import Pending
+from streamlstm.service.pipeline import Pipeline
 from streamlstm.service.wiring import field_paths, forecaster_settings
 from streamlstm.transport.fetched import AbortedTransaction, FetchedBatch, PartitionBytes, PoisonBatch
 from streamlstm.transport.source import Fetched
@@ -107,7 +108,7 @@ class FuzzPath:
         config = load(None, {}, [f"input.topic={SOURCE[0]}", "output.topic=out", "dead_letter.topic=dead"])
         forecaster = Forecaster(model, forecaster_settings(config, 1), ThreadPoolExecutor(1))
         self.fields = field_paths(config, model)
-        self.pipeline = Pipeline(config, forecaster, Counters())
+        self.pipeline = Pipeline(config, forecaster, None, Counters())
 
     def read(self, log: Sequence[Stored], aborted: Sequence[AbortedTransaction] = ()) -> Account:
         """Answer the whole log. Raises WrongError when it does not go on."""
