@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, Message, Producer
 from confluent_kafka import TopicPartition as Position
 from confluent_kafka.admin import AdminClient
 from daemon_process import create_topics, daemon, read_all, write_model
+from local_kafka import LocalKafka
 
 from streamlstm.cli.main import outcome
 
@@ -94,10 +95,10 @@ def delete_records(kafka: str, topic: str, partition: int, before: int) -> None:
 def written(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Written]:
     folder = tmp_path_factory.mktemp("audit")
     topic = f"audited-{folder.name}-{time.time_ns()}"
-    create_topics(kafka, [topic, f"{topic}-snapshots"], PARTITIONS)
+    create_topics(kafka, [topic], PARTITIONS)
     produce_events(kafka, topic, 0, EVENTS)
     model = write_model(folder / "model.safetensors")
-    settings = {"kafka.group_id": topic, "snapshot.enabled": False}
+    settings = {"kafka.group_id": topic}
     with daemon(kafka, model, topic, PARTITIONS, settings) as running:
         running.wait_ready()
         running.wait_for("streamlstm_events_total", EVENTS)
@@ -154,7 +155,7 @@ class TestClean:
         topic = f"{written.input}-live"
         create_topics(written.kafka, [topic], PARTITIONS)
         model = write_model(tmp_path / "model.safetensors")
-        settings = {"kafka.group_id": topic, "commit.interval_ms": 20, "snapshot.enabled": False}
+        settings = {"kafka.group_id": topic, "commit.interval_ms": 20}
         with daemon(written.kafka, model, topic, PARTITIONS, settings) as running:
             running.wait_ready()
             live = Written(written.kafka, topic, topic, running.output, running.dead_letters)
@@ -310,6 +311,55 @@ class TestRetention:
         assert written.audit("--json", output=output) == 0
         report = shown(capsys)
         assert (report["missing"], report["partitions"][1]["not_checkable"]) == (0, 5)
+
+
+MARK = b"a bit of this is flipped"
+
+
+def flip_bit(broker: LocalKafka, topic: str) -> None:
+    """In the first batch with MARK, in the log on disk."""
+    for segment in (broker.folder / "data" / f"{topic}-0").glob("*.log"):
+        content = bytearray(segment.read_bytes())
+        content[content.index(MARK)] ^= 0x08
+        segment.write_bytes(content)
+
+
+@pytest.mark.kafka
+def test_unreadable_batches(own_broker: LocalKafka, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A corrupt batch among events and bad records: answered by one dead letter for all its offsets."""
+    kafka = own_broker.bootstrap
+    create_topics(kafka, ["corrupt"], 1)
+    producer = Producer({"bootstrap.servers": kafka, "linger.ms": 50})
+    for part in range(5):
+        for i in range(10):
+            value = (
+                MARK
+                if part == 2
+                else b"garbage"
+                if (part, i) > (2, 4) and i == 5
+                else b'{"ts":%d,"value":1}' % (BASE_TIME + i)
+            )
+            producer.produce("corrupt", value, b"key", 0)
+        assert producer.flush(20) == 0
+    own_broker.stop()
+    flip_bit(own_broker, "corrupt")
+    own_broker.start()
+    model = write_model(tmp_path / "model.safetensors")
+    with daemon(kafka, model, "corrupt", 1, {"kafka.group_id": "corrupt"}) as running:
+        running.wait_ready()
+        running.wait_for("streamlstm_events_total", 40)
+        assert running.stop() == 0
+    written = Written(kafka, "corrupt", "corrupt", running.output, running.dead_letters)
+    exit_code = written.audit("--json")
+    (found,) = shown(capsys)["partitions"]
+    assert found["findings"] == []
+    assert (found["events"], found["unreadable_batches"], found["forecasts"], found["dead_letters"]) == (40, 1, 38, 3)
+    assert exit_code == 0
+    create_topics(kafka, ["fewer"], 1)
+    write(kafka, "fewer", [each for each in read_all(kafka, running.dead_letters, 1) if each.value() is not None])
+    assert written.audit("--json", dead_letters="fewer") == 65
+    (found,) = shown(capsys)["partitions"]
+    assert found["findings"] == [{"kind": "missing", "event": 20}]
 
 
 @pytest.mark.kafka

@@ -2,15 +2,15 @@
 
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamlstm.cli.options import config_options, load_config
+from streamlstm.cli.progress import progress_bar
+from streamlstm.cli.table import aligned
 
 if TYPE_CHECKING:
     from streamlstm.service.account import Finding, Result
@@ -70,20 +70,13 @@ def audit(
     from streamlstm.service.audit import opened
     from streamlstm.service.audit_range import AuditOptions
 
-    with opened(config, AuditOptions(start, stop, partitions)) as running, _progress_bar(running.total) as progress:
+    with (
+        opened(config, AuditOptions(start, stop, partitions)) as running,
+        progress_bar(running.total, "auditing") as progress,
+    ):
         report = running.run(progress)
     click.echo(json.dumps(_as_json(report)) if as_json else "\n".join(_as_table(report)))
     return report.exit_code
-
-
-@contextmanager
-def _progress_bar(total: int) -> Iterator[Callable[[int], None]]:
-    """What to tell the offsets read: a bar on a terminal, else nothing."""
-    if not total or not sys.stderr.isatty():
-        yield lambda read: None
-        return
-    with click.progressbar(length=total, label="auditing", file=sys.stderr) as bar:
-        yield lambda read: bar.update(min(read, total - bar.pos))
 
 
 # -------------------------------------------------------------------------------------------------------------- as JSON
@@ -144,9 +137,7 @@ def _as_table(report: "Report") -> Iterator[str]:
         ]
         for partition, each in report.partitions.items()
     ]
-    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-    for row in (names, *rows):
-        yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+    yield from aligned(names, rows)
     for kind in kinds:
         yield from _findings(report, kind)
     yield from (f"note: {note}" for note in report.notes)
