@@ -42,8 +42,7 @@ class ForecasterSettings:
     For a stream that is new while its partition holds `max_streams_per_partition`, or all partitions `max_streams`,
     `refuse` makes events dead letters (capacity), `evict` forgets the partition's least recent streams, one in 64, by
     latest event time and stable hash. As long as `max_streams` isn't reached, which streams get in follows from the
-    partition's records alone; but from all of them together: state of a full partition that was restored in parts, as
-    of different offsets, would let others in.
+    partition's records alone; but from all of them together (see engine/checkpoint.py for what that asks of snapshots).
 
     A stream that lies more than `ttl_ms` behind its partition's watermark begins anew with its next event.
     An event more than `max_ahead_ms` after its record's timestamp is a dead letter (too_far_ahead).

@@ -155,16 +155,19 @@ def observe(
     base = signed(rows.ctypes.data)
     row_words = rows.shape[1]
     inputs = x.shape[1]
-    interval, ttl, gap_ms = rules[INTERVAL], rules[TTL_MS], rules[GAP_MS]
-    fills, target = rules[FILLS], rules[TARGET] if rules[FILLS] == FILLS_FORECAST else -1
-    tracks = ttl != NEVER or (gap_ms != NEVER and rules[GAP_RESETS] != 0) or fills == FILLS_FORECAST
+    interval, warmup, ttl, gap_ms = rules[INTERVAL], rules[WARMUP_EVENTS], rules[TTL_MS], rules[GAP_MS]
+    refuses_duplicate, refuses_out_of_order = rules[REFUSES_DUPLICATE] != 0, rules[REFUSES_OUT_OF_ORDER] != 0
+    gap_resets, fills = rules[GAP_RESETS] != 0, rules[FILLS]
+    target = rules[TARGET] if fills == FILLS_FORECAST else -1
+    tracks = ttl != NEVER or (gap_ms != NEVER and gap_resets) or fills == FILLS_FORECAST
     first_line, last_line = header_at * 8 // LINE * LINE, ((x_at + inputs) * 8 - 1) // LINE * LINE
     hollow[0] = 0
     done = n
     for i in range(n):
         if i + PREFETCH_AHEAD < n and slot[i + PREFETCH_AHEAD] >= 0:
             ahead = base + slot[i + PREFETCH_AHEAD] * row_words * 8
-            for line in range(first_line, last_line + 1, LINE):
+            prefetch(ahead + first_line)
+            for line in range(first_line + LINE, last_line + 1, LINE):
                 prefetch(ahead + line)
         s = slot[i]
         if s < 0:
@@ -180,14 +183,14 @@ def observe(
                 begins = True
             elif now < last:
                 verdict = LATE
-                if rules[REFUSES_OUT_OF_ORDER]:
+                if refuses_out_of_order:
                     found = OUT_OF_ORDER
             elif now == last:
-                if rules[REFUSES_DUPLICATE]:
+                if refuses_duplicate:
                     found = DUPLICATE
             elif now - last > gap_ms:
                 verdict = GAP
-                begins = rules[GAP_RESETS] != 0
+                begins = gap_resets
         if fills != FILLS_NOT and found == 0:
             is_missing = False
             for k in range(inputs):
@@ -228,10 +231,11 @@ def observe(
             store_int64(header + 8 * LAST_TIME, now)
         seen += 1
         store_int64(header + 8 * N_SEEN, seen)
-        for k in range(inputs):
+        store_real(row + 8 * x_at, x[i, 0])
+        for k in range(1, inputs):  # the first apart: LLVM makes a vector loop of this, slow to begin
             store_real(row + 8 * (x_at + k), x[i, k])
         n_seen[i] = seen
-        if verdict == OK and seen < rules[WARMUP_EVENTS]:
+        if verdict == OK and seen < warmup:
             verdict = WARMUP
         status[i] = verdict
         if tracks:
