@@ -22,6 +22,7 @@ from streamlstm.model.model_file import Model, no_scaling, save
 from streamlstm.model.parameters import Layer, Parameters
 
 STREAMLSTM = [sys.executable, "-m", "streamlstm"]
+COMMANDS = {"init", "check", "run", "import", "show", "forecast", "size", "audit", "state"}
 SHIPPED = Path(__file__).parent.parent / "deploy" / "streamlstm.toml"
 EVENTS = (
     b'{"stream":"a","ts":1,"value":0.5}\n{"stream":"b","ts":1,"value":-1}\n{"ts":1}\n{"stream":"a","ts":2,"value":1}\n'
@@ -77,9 +78,9 @@ class TestHelp:
         assert min(seconds) < 0.3
 
     def test_names_every_command(self) -> None:
-        assert set(commands.commands) == {"init", "check", "run", "import", "show", "forecast", "size", "audit"}
+        assert set(commands.commands) == COMMANDS
 
-    @pytest.mark.parametrize("name", ["init", "check", "run", "import", "show", "forecast", "size", "audit"])
+    @pytest.mark.parametrize("name", sorted(COMMANDS))
     def test_of_each_command(self, name: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert outcome([name, "--help"]) == 0
         shown = capsys.readouterr().out

@@ -8,6 +8,7 @@
     offline.py      forecast
     memory.py       size
     audit.py        audit
+    state.py        state list, get, export, reset
 
 Only click is imported before a command runs, so that `streamlstm --help` answers at once.
 """

@@ -13,6 +13,7 @@ from streamlstm.cli.models import import_, show
 from streamlstm.cli.offline import forecast
 from streamlstm.cli.serve import run
 from streamlstm.cli.setup import check, init
+from streamlstm.cli.state import state
 from streamlstm.errors import (
     AccessError,
     ConfigError,
@@ -42,7 +43,7 @@ def commands() -> None:
     """
 
 
-for command in (init, check, run, import_, show, forecast, size, audit):
+for command in (init, check, run, import_, show, forecast, size, audit, state):
     commands.add_command(command)
 
 

@@ -1,0 +1,77 @@
+"""Rows of the arena taken apart: what a stream remembers, under names that mean something to people."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlstm.engine.forecaster import row_layout
+from streamlstm.kernels.layout import FLOAT, LAST_TIME, N_SEEN, WORD, Layout, padded
+from streamlstm.model.model_file import Model, ScalingKind
+from streamlstm.state.snapshot import Chunk
+
+Columns = dict[str, NDArray[Any]]
+"""Arrays of as many rows each; see `columns_of`."""
+
+
+def columns_of(model: Model, rows: NDArray[np.uint8]) -> Columns:
+    """Columns of rows uint8 [n, row_bytes], laid out as kernels/layout.py says:
+
+    n_seen, last_ts (epoch ms) int64 [n]; yhat [n, O] and x [n, I] the last forecast and input, float64, or float32 for
+    the yhat of a model whose forecasts are float32; mean and variance float64 [n, I] where each stream is scaled by its
+    own; h_k, c_k float32 [n, H of layer k] or, for a model with a window, count int64 [n] and window float32 [n, T, I]:
+    the inputs as the model takes them, the newest last, zeros for those that have not been.
+    """
+    layout = row_layout(model)
+    rows = np.ascontiguousarray(rows)
+    integers, reals, singles = rows.view(np.int64), rows.view(np.float64), rows.view(np.float32)
+    found: Columns = {
+        "n_seen": integers[:, layout.header_at + N_SEEN],
+        "last_ts": integers[:, layout.header_at + LAST_TIME],
+        "yhat": reals[:, layout.yhat_at : layout.yhat_at + layout.outputs],
+        "x": reals[:, layout.x_at : layout.x_at + layout.inputs],
+    }
+    if model.scaling.kind is ScalingKind.NONE and model.predicts == "value":
+        found["yhat"] = found["yhat"].astype(np.float32)
+    if layout.moments:
+        moments = reals[:, layout.moments_at : layout.moments_at + layout.moments]
+        found["mean"], found["variance"] = moments[:, : layout.inputs], moments[:, layout.inputs :]
+    if layout.window:
+        return found | _window(layout, integers[:, 0], singles)
+    at = 0
+    for k, hidden in enumerate(layout.hidden):
+        for name in ("h", "c"):
+            found[f"{name}_{k}"] = singles[:, at : at + hidden]
+            at += padded(hidden)
+    return found
+
+
+def _window(layout: Layout, count: NDArray[np.int64], singles: NDArray[np.float32]) -> Columns:
+    """The ring in the order of time: input number n lies at n mod T."""
+    steps = layout.window
+    first = WORD // FLOAT
+    ring = singles[:, first : first + steps * layout.inputs].reshape(len(singles), steps, layout.inputs)
+    order = (np.arange(steps) + count[:, None]) % steps
+    return {"count": count, "window": np.take_along_axis(ring, order[:, :, None], axis=1)}
+
+
+def keys_of(chunk: Chunk) -> list[str]:
+    """The streams' ids, row by row."""
+    text, ends = chunk.keys.tobytes(), np.cumsum(chunk.key_len, dtype=np.int64).tolist()
+    return [text[start:end].decode(errors="backslashreplace") for start, end in pairwise([0, *ends])]
+
+
+def json_rows(columns: Columns) -> Iterator[dict[str, Any]]:
+    """Row by row as orjson takes it: the layers' h and c together, and of a window what has been."""
+    plain = {name: column for name, column in columns.items() if name[:2] not in ("h_", "c_") and name != "window"}
+    layers = sum(name.startswith("h_") for name in columns)
+    for row in range(len(columns["n_seen"])):
+        found = {name: column[row] if column.ndim > 1 else int(column[row]) for name, column in plain.items()}
+        if "window" in columns:
+            steps = columns["window"].shape[1]
+            found["window"] = columns["window"][row, steps - min(int(columns["count"][row]), steps) :]
+        else:
+            found["layers"] = [{name: columns[f"{name}_{k}"][row] for name in ("h", "c")} for k in range(layers)]
+        yield found
