@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -73,7 +73,8 @@ def forecast(options: OfflineOptions, config: Config, progress: Callable[[int], 
         letters = stack.enter_context(files.open_output(options.dead_letters)) if options.dead_letters else None
         blocks, paths = _read(source, options, config, model)
         executor = stack.enter_context(ThreadPoolExecutor(thread_count(options.threads), "step"))
-        settings = forecaster_settings(config, thread_count(options.threads))
+        # a line has no record timestamp that its event could be ahead of
+        settings = replace(forecaster_settings(config, thread_count(options.threads)), max_ahead_ms=None)
         topic = options.topic or config.input.topic
         run = _Run(model, paths, topic, options, Forecaster(model, settings, executor), output, letters)
         read = 0

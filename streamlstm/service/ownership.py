@@ -188,16 +188,16 @@ class Ownership:
 
     def _goes_on_warm(self, where: TopicPartition, problems: list[Problem]) -> bool:
         """Whether the settings say to begin anew what can't be restored. Raises ConfigError for another model."""
-        setting = "on_gap" if any(problem.kind not in OTHER_MODEL for problem in problems) else "on_model_change"
+        is_gap = any(problem.kind not in OTHER_MODEL for problem in problems)
         told = "; ".join(problem.message for problem in problems)
-        if getattr(self._snapshot, setting) == "warm":
+        if (self._snapshot.on_gap if is_gap else self._snapshot.on_model_change) == "warm":
             log.warning("state begins anew", extra={"topic": where[0], "partition": where[1], "why": told})
             return True
-        if setting == "on_model_change":
-            advice = f'to go on with this model, set snapshot.{setting} = "warm"'
+        if not is_gap:
+            advice = 'to go on with this model, set snapshot.on_model_change = "warm"'
             raise ConfigError([f"partition {where[1]} of {where[0]!r}: the snapshots {told}; {advice}"])
         self._pipeline.forget(where)
-        self._stop(where, f'{told}; to go on without, set snapshot.{setting} = "warm"')
+        self._stop(where, f'{told}; to go on without, set snapshot.on_gap = "warm"')
         return False
 
     def _stop(self, where: TopicPartition, why: str) -> None:

@@ -29,7 +29,7 @@ def failing(verdict: Verdict) -> set[str]:
         (progress(waiting_since=NOW - 999, connected_since=NOW - 5), set(), set()),
         (progress(waiting_since=NOW - 999, connected_since=NOW - 61), {"commit"}, {"commit"}),
         (progress(connected_since=None), set(), {"brokers"}),
-        (progress(gaps={("events", 3)}), set(), {"input"}),
+        (progress(stopped={("events", 3): "records are gone"}), set(), {"partitions"}),
         (progress(Phase.JOINING), set(), {"phase"}),
         (progress(Phase.JOINING, last_turn=0.0), {"loop"}, {"loop", "phase"}),
         (progress(Phase.DRAINING), set(), {"phase"}),

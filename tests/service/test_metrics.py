@@ -22,13 +22,16 @@ def observed() -> Observed:
     counters.forecasts[Status.OK], counters.forecasts[Status.WARMUP] = 1, 2
     counters.dead_letters[Reason.NOT_JSON] = counters.dead_letters[Reason.CAPACITY] = 1
     counters.transactions[Outcome.ABORTED] = 4
-    for stage, seconds in zip(Stage, (0.0004, 0.0005, 0.3, 99.0, 0.02), strict=True):
+    for stage, seconds in zip(Stage, (0.0004, 0.0005, 0.3, 99.0, 0.01, 0.02), strict=True):
         counters.stages[stage].observe(seconds)
     counters.commit_latency.observe(0.2)
     counters.ends, counters.committed = {("events", 5): 142, ("events", 6): 9}, {("events", 5): 100, ("events", 7): 1}
     counters.streams, counters.streams_capacity, counters.state_bytes = 5, 50, 5000
     counters.last_commit_at, counters.startup_seconds = 1.7e9, 2.5
-    progress = Progress(phase_since=0.0, phase=Phase.RUNNING, partitions=8)
+    counters.snapshot_chunks, counters.snapshot_bytes, counters.snapshot_tags = 11, 1100, {("events", 5): 37}
+    counters.restored_streams, counters.replayed_events, counters.restore_seconds = 12, 13, 1.5
+    progress = Progress(phase_since=0.0, phase=Phase.RUNNING, partitions=8, restoring=3)
+    progress.stopped = {("events", 1): "why", ("events", 2): "why"}
     return Observed(counters, progress, BUILD, MODEL)
 
 
@@ -108,6 +111,14 @@ def test_names_and_units() -> None:
         ("streamlstm_streams_capacity", {}, 50),
         ("streamlstm_state_bytes", {}, 5000),
         ("streamlstm_last_commit_timestamp_seconds", {}, 1.7e9),
+        ("streamlstm_snapshot_chunks_total", {}, 11),
+        ("streamlstm_snapshot_bytes_total", {}, 1100),
+        ("streamlstm_replay_records", {"topic": "events", "partition": "5"}, 63),
+        ("streamlstm_restoring_partitions", {}, 3),
+        ("streamlstm_stopped_partitions", {}, 2),
+        ("streamlstm_restored_streams_total", {}, 12),
+        ("streamlstm_replayed_events_total", {}, 13),
+        ("streamlstm_restore_seconds", {}, 1.5),
         ("streamlstm_startup_seconds", {}, 2.5),
         ("streamlstm_phase", {"phase": "running"}, 1),
         ("streamlstm_phase", {"phase": "joining"}, 0),
