@@ -91,6 +91,7 @@ class Member:
         self.answers: dict[tuple[int, int], tuple] = {}
         self._limit = chunk_limit(forecaster, streams_per_chunk)
         self._interval = interval
+        self.bounded = forecaster.settings.max_streams_per_partition is not None
         self.empty()
 
     def empty(self) -> None:
@@ -101,7 +102,7 @@ class Member:
         self.checkpoint = Checkpoint(
             self.forecaster, group=GROUP, topic=TOPIC, model_hash=MODEL, max_chunk_bytes=self._limit,
             interval_seconds=self._interval,
-            bounded=self.forecaster.settings.max_streams_per_partition is not None,
+            bounded=self.bounded,
         )  # fmt: skip
 
     def restore(self, partition: int, topic: SnapshotTopic, first: int, end: int) -> Restored:
