@@ -232,3 +232,51 @@ def test_many_streams_over_the_bound_of_a_partition(on_full: Any, missing: Any, 
     assert_same(run.answers, [plain.answer(record) for record in records])
     reasons = {answer.reason for answer in run.answers}
     assert (Reason.CAPACITY in reasons) == (on_full == "refuse")
+
+
+def good(partition: int, key: int, time: int) -> Record:
+    return Record(partition, b"key-%d" % key, BASE + time, BASE + time, (10.0, -3.0))
+
+
+def outcomes(run: Run) -> list[Status | Reason]:
+    return [answer.status if answer.reason is Reason.OK else answer.reason for answer in run.answers]
+
+
+def test_streams_that_lost_their_state_say_so_while_they_warm_up() -> None:
+    run = Run(MODELS["none", 0], settings_of(gap_ms=50))
+    asked: list[int] = []
+
+    def degraded(index: int, slots: np.ndarray) -> np.ndarray:
+        asked.append(index)
+        return np.array([run.forecaster.slots.key_of(slot)[1] == b"key-1" for slot in slots.tolist()])
+
+    run.forecaster.degraded_slots = degraded
+    run.feed([good(0, 1, 0), good(0, 2, 1), good(1, 1, 100), good(0, 1, 101), good(0, 1, 102), good(1, 2, 103)])
+    assert outcomes(run) == [Status.DEGRADED, Status.WARMUP, Status.DEGRADED, Status.GAP, Status.OK, Status.WARMUP]
+    assert asked == [0, 1]
+
+
+def test_when_all_slots_are_taken_a_partition_gives_of_its_own() -> None:
+    given = ForecasterSettings(max_streams=3, on_full="evict", warmup_events=0)
+    run = Run(MODELS["none", 0], given)
+    run.feed([good(0, 1, 5), good(0, 2, 3), good(0, 3, 4), good(1, 1, 6), good(0, 4, 7)])
+    assert outcomes(run) == [Status.OK] * 3 + [Reason.CAPACITY, Status.OK]
+    held = {run.forecaster.slots.key_of(slot) for slot in range(3)}
+    assert held == {(0, b"key-1"), (0, b"key-3"), (0, b"key-4")}
+
+
+def test_expired_streams_of_another_partition_make_room() -> None:
+    run = Run(MODELS["none", 0], ForecasterSettings(max_streams=2, ttl_ms=10, warmup_events=0))
+    run.feed([good(0, 1, 0), good(0, 2, 8), good(1, 1, 9), good(0, 2, 12), good(1, 1, 13), good(1, 2, 14)])
+    assert outcomes(run) == [Status.OK, Status.OK, Reason.CAPACITY, Status.OK, Status.OK, Reason.CAPACITY]
+    assert [run.forecaster.slots.streams_of(index) for index in range(2)] == [1, 1]
+
+
+def test_expired_streams_are_freed_in_passing() -> None:
+    run = Run(MODELS["none", 0], settings_of(ttl_ms=10))
+    run.feed([good(0, key, 0) for key in range(5)])
+    run.feed([good(0, 1, 50), good(0, 1, 51)])
+    assert run.forecaster.n_streams == 5
+    run.feed([good(0, 1, 52), good(0, 1, 53), good(0, 1, 54)])
+    assert run.forecaster.n_streams == 1
+    assert run.answers[-1].n_seen == 5
