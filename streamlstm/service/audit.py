@@ -119,6 +119,11 @@ class Audit:
         notes, here = self.report.notes, f"partition {partition}"
         if given.committed is None:
             notes.append(f"{here}: the group has committed no offset")
+        elif given.committed > given.log_end and given.end == given.log_end:
+            notes.append(
+                f"{here}: the group has committed offset {given.committed}, but the input ends at {given.log_end}: "
+                f"it has lost records, or was made anew"
+            )
         if result.unchecked:
             notes.append(
                 f"{here}: {result.unchecked:,} events below offset {result.checked_from} have no answer that is still "

@@ -14,7 +14,7 @@ from streamlstm.config import Config
 from streamlstm.errors import InputMissingError, UsageError
 from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.high_watermark import high_watermark
-from streamlstm.transport.offsets import EARLIEST, Partition, committed_offsets, list_offsets
+from streamlstm.transport.offsets import EARLIEST, LATEST, Partition, committed_offsets, list_offsets
 from streamlstm.transport.topics import TopicFacts, describe_topics
 
 
@@ -42,12 +42,13 @@ class AuditOptions:
 @dataclass(slots=True)
 class Range:
     """The input's offsets [first, end), of which the group has committed what is below `committed`; None: nothing. And
-    the offsets [start, stop) of the two logs of its answers.
+    the offsets [start, stop) of the two logs of its answers. `log_end` is the input's last stable offset.
     """
 
     first: int
     end: int
     committed: int | None
+    log_end: int
     forecasts: tuple[int, int]
     dead_letters: tuple[int, int]
 
@@ -73,10 +74,12 @@ def plan(cluster: Cluster, config: Config, options: AuditOptions) -> Plan:
     partitions = _partitions(options, topics, facts)
     here = [(topics[0], partition) for partition in partitions]
     committed = _committed(cluster, config, here)
-    firsts, ends = _bounds(cluster, config, options, here, committed)
+    log_ends = list_offsets(cluster, here, LATEST, _deadline(cluster))
+    firsts, ends = _bounds(cluster, config, options, committed, log_ends)
     logs = [_logs(cluster, topic, partitions) for topic in topics[1:]]
     ranges = {
-        each[1]: Range(firsts[each], ends[each], committed[each], logs[0][each[1]], logs[1][each[1]]) for each in here
+        each[1]: Range(firsts[each], ends[each], committed[each], log_ends[each], logs[0][each[1]], logs[1][each[1]])
+        for each in here
     }
     return Plan(ranges, tuple(each.configs for each in facts))
 
@@ -118,19 +121,20 @@ def _bounds(
     cluster: Cluster,
     config: Config,
     options: AuditOptions,
-    here: list[Partition],
     committed: Mapping[Partition, int | None],
+    log_ends: Mapping[Partition, int],
 ) -> tuple[dict[Partition, int], dict[Partition, int]]:
     """The first offset of each range and the one behind its last: what the input still has, from where the group began
     to what it has committed; of that, what was asked for.
     """
+    here = list(committed)
     starts = list_offsets(cluster, here, EARLIEST, _deadline(cluster))
     began = _offsets(cluster, Bound(config.input.start_timestamp_ms), here)
     asked = _offsets(cluster, options.start, here), _offsets(cluster, options.stop, here)
     firsts, ends = {}, {}
     for each in here:
         known = committed[each]
-        stop = starts[each] if known is None else known
+        stop = starts[each] if known is None else min(known, log_ends[each])
         ends[each] = min(stop, asked[1].get(each, stop))
         firsts[each] = min(max(starts[each], began.get(each, 0), asked[0].get(each, 0)), ends[each])
     return firsts, ends

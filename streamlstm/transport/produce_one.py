@@ -11,8 +11,8 @@ from streamlstm.transport.offsets import Partition
 from streamlstm.transport.record_batches import encode_batch
 
 _ALL_REPLICAS = -1
-_NOT_HERE = (3, 5, 6)  # unknown partition, no leader, not the leader: asked for with stale metadata
-_BUSY = (7, 19)  # time-out, too few replicas: the record may be in the log all the same, or not
+_NOT_YET = (3, 5, 6, 19)  # partition unknown, without or with another leader, too few replicas: not appended
+_UNSURE = (7, 20)  # time-out, too few replicas after it was appended
 
 
 def produce_one(
@@ -61,12 +61,12 @@ def _attempt(cluster: Cluster, partition: Partition, request: Any, deadline: flo
             raise RetryError(f"{topic}-{index}: the record may have been written, or not: {answer.why}")
         (row,) = [each for one in answer.responses for each in one.partition_responses]
         code = int(row.error_code)
-        if code in _NOT_HERE:
+        if code in _NOT_YET:
             cluster.refresh(deadline)
             return NotSent(code_name(code))
         if code in ACCESS_CODES:
             raise access_refused(code, f"{ACCESS_CODES[code]} {topic!r}")
-        if code in _BUSY:
+        if code in _UNSURE:
             raise RetryError(f"{topic}-{index}: the record may have been written, or not: {code_name(code)}")
         if code:
             raise BadDataError(f"{topic}-{index} takes no such record: {row.error_message or code_name(code)}")

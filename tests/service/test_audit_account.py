@@ -4,14 +4,17 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamlstm.events.sources import Answered
 from streamlstm.kernels.account import ELSEWHERE_ROW, OTHERS_ROW
 from streamlstm.service.account import KEPT, Account, Answers, Finding, Kind
+from streamlstm.service.audit import CLOCK_SKEW_MS, kept_from
 
 FIRST, END, COMMITTED = 1_000, 1_200, 1_210
+NOW = 1_730_000_000_000
 
 Answer = int | tuple[int, int]
 """An event, a code of events/sources.py, or a range of events."""
@@ -215,6 +218,20 @@ class TestUnreadable:
         forecasts.add_unreadable(17)
         result = account.close(forecasts, account.answers("dead"))
         assert as_said(result.findings) == [(Kind.MISSING, FIRST, "", -1), (Kind.UNREADABLE, -1, "forecasts", 17)]
+
+
+@pytest.mark.parametrize(
+    ("configs", "expected"),
+    [
+        ({"cleanup.policy": "delete", "retention.bytes": "-1", "retention.ms": "604800000"}, NOW - 604_800_000),
+        ({"cleanup.policy": "delete", "retention.bytes": "-1", "retention.ms": "-1"}, None),
+        ({"cleanup.policy": "delete", "retention.bytes": "1000", "retention.ms": "604800000"}, None),
+        ({"cleanup.policy": "compact,delete", "retention.bytes": "-1", "retention.ms": "604800000"}, None),
+        ({}, None),
+    ],
+)
+def test_what_time_alone_has_dropped(configs: dict[str, str], expected: int | None) -> None:
+    assert kept_from(configs, NOW - CLOCK_SKEW_MS) == expected
 
 
 def test_findings_are_bounded_and_all_are_counted() -> None:
