@@ -2,9 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -16,6 +13,7 @@ from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
 from streamlstm.transport.settings import SourceSettings
 from streamlstm.transport.source import Fetched, Source
 from tests.transport.fault_proxy import Api, Fault, FaultProxy, Harm
+from tests.transport.group_members import MIB, gather, poll, reading, records, text
 from tests.transport.live import (
     batch,
     connected,
@@ -29,52 +27,6 @@ from tests.transport.live import (
 )
 
 pytestmark = pytest.mark.kafka
-
-MIB = 1 << 20
-
-
-@contextmanager
-def reading(bootstrap: str, topic: str, group: str, **settings: Any) -> Iterator[Source]:
-    with connected(bootstrap) as cluster:
-        given = {"session_timeout_ms": 6000, "heartbeat_interval_ms": 200, **settings}
-        source = Source(cluster, SourceSettings((topic,), group, **given))
-        try:
-            yield source
-        finally:
-            source.close()
-
-
-def poll(source: Source, timeout_ms: int, max_bytes: int) -> Fetched:
-    """One poll; new partitions are read from where they begin."""
-    fetched = source.poll(timeout_ms, max_bytes)
-    for partition, offset in fetched.assigned.items():
-        source.seek(partition, offset)
-    return fetched
-
-
-def gather(source: Source, enough: Any, seconds: float = 20.0, max_bytes: int = MIB) -> Fetched:
-    """Poll until `enough(all)`; everything that came, as one."""
-    whole, deadline = Fetched(), time.monotonic() + seconds
-    while not enough(whole):
-        assert time.monotonic() < deadline, f"not enough came: {whole}"
-        part = poll(source, 100, max_bytes)
-        whole.batches += part.batches
-        whole.positions |= part.positions
-        whole.assigned |= part.assigned
-        whole.revoked |= part.revoked
-        whole.lost |= part.lost
-        whole.gaps += part.gaps
-    return whole
-
-
-def records(fetched: Fetched) -> int:
-    """Records at or above the offset asked for."""
-    found = (each for each in fetched.batches if isinstance(each, FetchedBatch))
-    return sum(each.last_offset + 1 - max(each.base_offset, each.min_offset) for each in found)
-
-
-def text(fetched: Fetched) -> bytes:
-    return b"".join(bytes(each.records) for each in fetched.batches if isinstance(each, FetchedBatch))
 
 
 @pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
@@ -268,7 +220,7 @@ def test_new_partitions_of_the_topic_are_found(kafka: str) -> None:
             gather(source, lambda all_: all_.assigned)
             admin = AdminClient({"bootstrap.servers": kafka})
             admin.create_partitions([NewPartitions(topic, 3)])[topic].result(10)
-            deadline = time.monotonic() + 15
+            deadline = time.monotonic() + 60
             while len(source.assignment()) < 3:
                 assert time.monotonic() < deadline
                 poll(source, 5, MIB)
