@@ -1,0 +1,302 @@
+"""Where the trust suite plays: a broker that can be killed, a proxy before it, topics, traffic, members, a follower.
+
+Everything is done by one thread in turns: a fault is a generator that yields while it waits (`Script`), and `play` runs
+several at once. Processes are started by that thread, or they would end with another one (they die with their parent).
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from deploy.kafka.local_kafka import LocalKafka
+from tests.daemon_process import free_port
+from tests.transport.fault_proxy import FaultProxy
+from tests.trust.follower import Fault, Follower
+from tests.trust.judge import Topics
+from tests.trust.member import VARIABLE
+from tests.trust.reader import ends_of
+from tests.trust.traffic import Traffic
+
+Script = Generator[None, None, None]
+
+ROOT = Path(__file__).absolute().parents[2]
+SESSION = 6.0
+TRANSACTION = 4.0
+EXPECTED_ENDINGS = {0, 75, -signal.SIGKILL}
+"""A drain, a fault that a restart cures, and what we do ourselves. Everything else is a bug."""
+
+_TURN = 0.02
+_STUCK_AFTER = 90.0
+_SETTINGS: dict[str, object] = {
+    "kafka.group_id": "trust", "kafka.session_timeout_ms": int(SESSION * 1000), "kafka.heartbeat_interval_ms": 300,
+    "commit.interval_ms": 50, "commit.request_timeout_ms": 2_000,
+    "commit.transaction_timeout_ms": int(TRANSACTION * 1000), "input.topic": "events", "output.topic": "forecasts",
+    "dead_letter.topic": "dead-letters", "snapshot.topic": "snapshots", "snapshot.interval_ms": 3_000,
+    "snapshot.max_chunk_bytes": 16_384, "engine.threads": 1, "fetch.max_wait_ms": 100, "metrics.host": "127.0.0.1",
+    "log.format": "logfmt",
+}  # fmt: skip
+
+
+class Member:
+    """One replica, in the many processes of its life. A static one keeps its group instance id."""
+
+    def __init__(self, stage: "Stage", name: str, *, static: bool = False, proxied: bool = False) -> None:
+        self.stage = stage
+        self.name = name
+        self.static = static
+        self.proxied = proxied
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started_at = 0.0
+        self._port = 0
+        self._asked_at = 0.0
+        self._ready = False
+
+    def start(self, point: str = "", **settings: object) -> None:
+        """`point` is a moment at which it strikes itself, as in tests/trust/member.py."""
+        assert self.process is None or self.process.poll() is not None
+        self._port, self._ready = free_port(), False
+        self.started_at = time.monotonic()
+        own: dict[str, object] = {
+            "kafka.bootstrap_servers": self.stage.bootstrap_of(self), "kafka.client_id": self.name,
+            "commit.transactional_id": f"trust-{self.name}", "metrics.port": self._port,
+            "model.path": self.stage.model,
+        }  # fmt: skip
+        if self.static:
+            own["kafka.group_instance_id"] = self.name
+        given = {**_SETTINGS, **own, **settings}
+        arguments = [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
+        environment = {name: text for name, text in os.environ.items() if name != VARIABLE}
+        if point:
+            environment[VARIABLE] = point
+        log = self.stage.log_of(self.name)
+        log.write(f"--- start {time.strftime('%H:%M:%S')} {point}\n".encode())
+        self.process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "tests.trust.member", "run", *arguments],
+            stdout=log, stderr=log, env=environment, cwd=ROOT,
+        )  # fmt: skip
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def stopped(self) -> bool:
+        """Frozen by SIGSTOP."""
+        assert self.process is not None
+        with suppress(OSError):
+            return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        return False
+
+    def ready(self) -> bool:
+        """By its own word, asked five times a second at most."""
+        now = time.monotonic()
+        if now - self._asked_at > 0.2 and self.alive and not self.stopped:
+            self._asked_at = now
+            self._ready = False
+            with suppress(OSError):
+                self._ready = b"ok" in urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=1).read()
+        return self._ready and self.alive
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def ended(self) -> int:
+        """Take note of how the process has ended; the exit code."""
+        assert self.process is not None
+        code = self.process.wait()
+        self.stage.endings[code] += 1
+        if code not in EXPECTED_ENDINGS:
+            self.stage.complain(f"member {self.name} ended with {code}")
+        return code
+
+
+class Stage:
+    """Use as a context. `complaints`: what went wrong beside the account, such as members that hang. `over` asks
+    scripts without an end of their own to come to it. `unreached`: faults for which there was no occasion in time.
+    """
+
+    def __init__(self, folder: Path, model: Path, *, partitions: int, rate: float, streams: int, seed: int = 0) -> None:
+        self.folder = folder
+        self.model = model
+        self.partitions = partitions
+        self.over = False
+        self.broker = LocalKafka(folder / "kafka")
+        self.members: dict[str, Member] = {}
+        self.faults: list[Fault] = []
+        self.endings: Counter[int] = Counter()
+        self.complaints: list[str] = []
+        self.joins = self.leaves = self.unreached = 0
+        self._given = (rate, streams, seed)
+        self._stack = ExitStack()
+        self._logs: dict[str, BinaryIO] = {}
+        self._owned: dict[str, set[int]] = {}
+        self._question: Future[Any] | None = None
+        self._asked_at = 0.0
+
+    def __enter__(self) -> "Stage":
+        with ExitStack() as stack:
+            stack.enter_context(self.broker)
+            create_topics(self.broker.bootstrap, self.partitions)
+            self.topics = Topics(self.broker.bootstrap, "events", "forecasts", "dead-letters", self.partitions)
+            self.proxy = stack.enter_context(FaultProxy(self.broker.proxy_port, self.broker.proxied_port))
+            self._threads = stack.enter_context(ThreadPoolExecutor(1))
+            self._admin = AdminClient({"bootstrap.servers": self.broker.bootstrap, "log_level": 0})
+            self.follower = Follower(self.topics)
+            stack.callback(self.follower.close)
+            stack.callback(self._clean_up)
+            rate, streams, seed = self._given
+            self.traffic = Traffic(self.broker.bootstrap, "events", self.partitions, streams, rate, seed)
+            self.traffic.start()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _clean_up(self) -> None:
+        for member in self.members.values():
+            if member.alive:
+                member.signal(signal.SIGKILL)
+                assert member.process is not None
+                member.process.wait()
+        for log in self._logs.values():
+            log.close()
+
+    def member(self, name: str, **kind: bool) -> Member:
+        """The member of that name, made when it is new."""
+        if name not in self.members:
+            self.members[name] = Member(self, name, **kind)
+        return self.members[name]
+
+    def bootstrap_of(self, member: Member) -> str:
+        return f"127.0.0.1:{self.broker.proxy_port}" if member.proxied else self.broker.bootstrap
+
+    def log_of(self, name: str) -> BinaryIO:
+        if name not in self._logs:
+            self._logs[name] = (self.folder / f"member-{name}.log").open("ab", buffering=0)
+        return self._logs[name]
+
+    def complain(self, what: str) -> None:
+        self.complaints.append(f"{time.strftime('%H:%M:%S')} {what}")
+        print(self.complaints[-1], flush=True)
+
+    def struck(self, kind: str, point: str = "", member: str = "", partitions: Iterable[int] | None = None) -> None:
+        """Take note of a fault that has just been done. Without `partitions`, those that the member had."""
+        fault = Fault(kind, point, member, time.time())
+        self.faults.append(fault)
+        self.follower.struck(fault, set(self._owned.get(member, ()) if partitions is None else partitions))
+
+    def in_background(self, work: Callable[[], object]) -> Script:
+        """Run something that blocks, on the one other thread, which lives as long as the stage."""
+        future = self._threads.submit(work)
+        while not future.done():
+            yield
+        future.result()
+
+    def play(self, scripts: Iterable[Script], seconds: float = float("inf")) -> None:
+        """Run the scripts side by side until all have ended, or the time is over."""
+        running, until = list(scripts), time.monotonic() + seconds
+        while running and time.monotonic() < until:
+            for script in tuple(running):
+                try:
+                    next(script)
+                except StopIteration:
+                    running.remove(script)
+            self.turn()
+
+    def turn(self) -> None:
+        self.follower.look()
+        self._ask_who_owns_what()
+        time.sleep(_TURN)
+
+    def _ask_who_owns_what(self) -> None:
+        """By the broker's word, once a second; while it is away the last answer stands."""
+        now = time.monotonic()
+        if self._question is not None and self._question.done():
+            with suppress(Exception):  # the broker is away
+                description = self._question.result()
+                owned = {
+                    member.client_id: {place.partition for place in member.assignment.topic_partitions}
+                    for member in description.members
+                }
+                self._owned = {**self._owned, **owned} if any(owned.values()) else self._owned
+            self._question = None
+        if self._question is None and now - self._asked_at > 1.0:
+            self._asked_at = now
+            self._question = self._admin.describe_consumer_groups(["trust"], request_timeout=5)["trust"]
+
+    def wait_until(self, reached: Callable[[], bool], seconds: float, what: str = "") -> Script:
+        """Yield until it is so. `what` names what is complained of when it is not in time."""
+        until = time.monotonic() + seconds
+        while not reached():
+            if time.monotonic() > until:
+                if what:
+                    self.complain(f"not within {seconds:.0f} s: {what}")
+                return
+            yield
+
+    def pause(self, seconds: float) -> Script:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            yield
+
+    def wait_ready(self, member: Member) -> Script:
+        """Until it is ready or has ended. One that isn't ready in time shows its threads and is killed."""
+        until = time.monotonic() + _STUCK_AFTER
+        while member.alive and not member.ready():
+            if time.monotonic() > until:
+                self.complain(f"member {member.name} is not ready after {_STUCK_AFTER:.0f} s")
+                member.signal(signal.SIGUSR1)
+                yield from self.pause(1)
+                member.signal(signal.SIGKILL)
+                return
+            yield
+
+    @property
+    def everything(self) -> range:
+        """All partitions."""
+        return range(self.partitions)
+
+    def end_members(self) -> Script:
+        """SIGTERM to all: each has to drain, and to end with 0."""
+        for member in self.members.values():
+            if member.alive:
+                member.signal(signal.SIGTERM)
+        for member in self.members.values():
+            if member.process is not None and member.process.returncode is None:
+                yield from self.wait_until(lambda of=member: not of.alive, 60, f"{member.name} drained")
+                if member.alive:
+                    member.signal(signal.SIGKILL)
+                if (code := member.ended()) != 0:
+                    self.complain(f"member {member.name} ended with {code} at the end, where 0 is due")
+
+    def drain(self, seconds: float = 180.0) -> bool:
+        """No more events; until all of them are answered. The members must be running."""
+        self.play([self.in_background(self.traffic.stop)])
+        ends = ends_of(self.topics.bootstrap, "events", self.partitions)
+        self.play([self.wait_until(lambda: self.follower.ledger.complete(ends), seconds, "every event answered")])
+        return self.follower.ledger.complete(ends)
+
+
+def create_topics(bootstrap: str, partitions: int) -> None:
+    compacted = {
+        "cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.01", "segment.ms": "5000",
+        "max.compaction.lag.ms": "10000",
+    }  # fmt: skip
+    topics = [NewTopic(name, partitions, 1) for name in ("events", "forecasts", "dead-letters")]
+    topics.append(NewTopic("snapshots", partitions, 1, config=compacted))
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for future in admin.create_topics(topics).values():
+        future.result(30)
