@@ -1,6 +1,10 @@
 """`streamlstm audit` against a real broker: what a real daemon wrote, and copies of it with known faults."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +38,7 @@ class Written:
     output: str
     dead_letters: str
 
-    def audit(self, *arguments: str, **topics: str) -> int:
+    def arguments(self, **topics: str) -> list[str]:
         settings: dict[str, object] = {
             "kafka.bootstrap_servers": json.dumps([self.kafka]),
             "kafka.group_id": self.group,
@@ -43,9 +47,10 @@ class Written:
             "dead_letter.topic": topics.get("dead_letters", self.dead_letters),
             "commit.transaction_timeout_ms": 6_000,
         }
-        return outcome(
-            ["audit", *(part for key in settings for part in ("--set", f"{key}={settings[key]}")), *arguments]
-        )
+        return ["audit", *(part for key in settings for part in ("--set", f"{key}={settings[key]}"))]
+
+    def audit(self, *arguments: str, **topics: str) -> int:
+        return outcome([*self.arguments(**topics), *arguments])
 
     def copy(self, topic: str, name: str, edit: Edit, **config: str) -> str:
         """A topic with the records of partition 1 of `topic` as `edit` leaves them; partition 0 as it is."""
@@ -140,6 +145,18 @@ class TestClean:
         assert head.split("  ")[0] == "partition"
         assert len(rows) == PARTITIONS
         assert verdict == f"clean: {EVENTS:,} events, each with exactly one answer, in order"
+
+    def test_a_terminal_sees_a_bar(self, written: Written) -> None:
+        screen, terminal = pty.openpty()
+        command = [sys.executable, "-m", "streamlstm", *written.arguments()]
+        done = subprocess.run(command, stderr=terminal, stdout=subprocess.PIPE, timeout=120, check=False)
+        os.close(terminal)
+        bar = os.read(screen, 65536)
+        os.close(screen)
+        assert done.returncode == 0
+        assert b"auditing" in bar
+        assert b"100%" in bar
+        assert b"auditing" not in done.stdout
 
     def test_a_range_of_times_and_of_offsets(self, written: Written, capsys: pytest.CaptureFixture[str]) -> None:
         assert written.audit("--json", "--from", str(BASE_TIME + 1_000), "--to", "2024-10-27T03:33:22Z") == 0
