@@ -121,33 +121,41 @@ class Daemon:
                 time.sleep(0.02)
 
 
-@contextmanager
-def daemon(bootstrap: str, folder: Path, topic: str, *settings: str) -> Iterator[Daemon]:
-    """A real `streamlstm run`; SIGTERM at the end must give exit code 0."""
+def topics_of(bootstrap: str) -> str:
+    """Makes the topics of one daemon, and returns what tells their names from others."""
+    unique = uuid.uuid4().hex[:8]
+    create_topics(bootstrap, [f"forecasts-{unique}", f"dead-{unique}"])
+    create_topics(bootstrap, [f"snapshots-{unique}"], **{"cleanup.policy": "compact"})
+    return unique
+
+
+def start_daemon(bootstrap: str, folder: Path, topic: str, unique: str, *settings: str) -> Daemon:
+    """A real `streamlstm run` over those topics, in a group of that name."""
     from local_kafka import free_ports  # noqa: PLC0415
 
     (port,) = free_ports(1)
-    unique = uuid.uuid4().hex[:8]
-    output = f"forecasts-{unique}"
-    create_topics(bootstrap, [output, f"dead-{unique}"])
-    create_topics(bootstrap, [f"snapshots-{unique}"], **{"cleanup.policy": "compact"})
     common = [
         f'kafka.bootstrap_servers=["{bootstrap}"]', f"kafka.group_id=bench-{unique}", f"input.topic={topic}",
-        f"output.topic={output}", f"dead_letter.topic=dead-{unique}", f"snapshot.topic=snapshots-{unique}",
-        f"model.path={folder / 'model.safetensors'}",
+        f"output.topic=forecasts-{unique}", f"dead_letter.topic=dead-{unique}", f"snapshot.topic=snapshots-{unique}",
+        f"model.path={folder / 'model.safetensors'}", f"commit.transactional_id=bench-{unique}",
         "metrics.host=127.0.0.1", f"metrics.port={port}", "log.level=warning",
     ]  # fmt: skip
     arguments = [part for setting in (*common, *settings) for part in ("--set", setting)]
-    process = subprocess.Popen([*STREAMLSTM, "run", *arguments])
+    return Daemon(subprocess.Popen([*STREAMLSTM, "run", *arguments]), port)
+
+
+@contextmanager
+def daemon(bootstrap: str, folder: Path, topic: str, *settings: str) -> Iterator[Daemon]:
+    """A ready daemon with topics of its own; SIGTERM at the end must give exit code 0."""
+    running = start_daemon(bootstrap, folder, topic, topics_of(bootstrap), *settings)
     try:
-        running = Daemon(process, port)
         running.wait_ready()
         yield running
-        process.send_signal(signal.SIGTERM)
-        if process.wait(30) != 0:
-            raise SystemExit(f"the daemon ended with {process.returncode}")
+        running.process.send_signal(signal.SIGTERM)
+        if running.process.wait(30) != 0:
+            raise SystemExit(f"the daemon ended with {running.process.returncode}")
     finally:
-        process.kill()
+        running.process.kill()
 
 
 def run_daemon(bootstrap: str, folder: Path, topic: str, events: int, streams: int, threads: int) -> dict[str, float]:

@@ -119,7 +119,7 @@ class _Run:
     ) -> None:
         self.options = options
         self.topic = topic
-        self.decoder = JsonDecoder(paths)
+        self.decoder = JsonDecoder(paths, lets_missing=forecaster.settings.missing != "dead_letter")
         self.forecaster = forecaster
         self.encoder = ForecastEncoder(model.model_hash[:12], model.horizons)
         self.batch = EventBatch(inputs=len(model.inputs), payload=np.zeros(0, np.uint8), capacity=options.batch_size)

@@ -52,7 +52,13 @@ class Pipeline:
         self.counters = counters
         self.topics = (output.topic, config.dead_letter.topic, config.snapshot.topic)
         paths = field_paths(config, model)
-        self.decoder = RawDecoder(paths.time_unit) if config.input.format == "raw" else JsonDecoder(paths)
+        lets_missing = config.events.missing != "dead_letter"
+        is_raw = config.input.format == "raw"
+        self.decoder = (
+            RawDecoder(paths.time_unit, lets_missing=lets_missing)
+            if is_raw
+            else JsonDecoder(paths, lets_missing=lets_missing)
+        )
         self.forecasts = ForecastEncoder(
             model.model_hash[:12], model.horizons, output.max_batch_bytes, output.compression
         )
