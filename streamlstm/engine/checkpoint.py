@@ -36,6 +36,7 @@ from streamlstm.state.snapshot import (
 )
 
 _TYPICAL_KEY = 16
+_GOLDEN = 0.6180339887498949  # its multiples, modulo 1, lie far apart (Knuth, TAOCP vol. 3, 6.4)
 _LARGEST = (1 << 63) - 1
 
 Records = list[tuple[bytes, bytes | None]]
@@ -282,7 +283,8 @@ class Checkpoint:
         if state is None:
             index = self._forecaster.partition_index(self._header.topic, partition)
             hits = self._slots.cap_hits(index)
-            state = _Partition(index, Leaves(self._interval), hits=hits, hits_when_written=hits)
+            leaves = Leaves(self._interval, phase=partition * _GOLDEN % 1)
+            state = _Partition(index, leaves, hits=hits, hits_when_written=hits)
             self._partitions[partition] = state
         return state
 

@@ -4,7 +4,7 @@ Times are seconds of the caller's monotonic clock.
 """
 
 from dataclasses import dataclass, field, replace
-from math import ceil, inf
+from math import ceil, floor, inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,12 +46,15 @@ class Leaves:
     `entries` has what is known of each, `stored` the leaves of which the topic holds a record, whatever it says.
     """
 
-    def __init__(self, interval: float) -> None:
-        """`interval` seconds are the time of a round."""
+    def __init__(self, interval: float, phase: float = 0.0) -> None:
+        """`interval` seconds are the time of a round. Partitions of different `phase`, in [0, 1), have their turns at
+        different times.
+        """
         self.entries: dict[Leaf, Entry] = {}
         self.stored: set[Leaf] = set()
         self._interval = interval
-        self._last_take = -inf
+        self._phase = phase
+        self._last_take = 0.0
         self._table: Table | None = None
 
     @property
@@ -101,9 +104,10 @@ class Leaves:
         all leaves when they are `crowded`, at once, but few at a time. The others are due when they are as old as a
         round takes, the oldest first, as many as keep the pace. If they go `together`, all are due when one is.
         """
-        n, share = len(self.entries), self._interval / SHORTEST_ROUND
-        elapsed = min(now - self._last_take, share)
-        is_time = elapsed >= min(share, self._interval * AT_ONCE / n)
+        n = len(self.entries)
+        elapsed = min(now - self._last_take, self._interval / SHORTEST_ROUND)
+        turn = self._interval * min(1 / SHORTEST_ROUND, AT_ONCE / n)
+        is_time = floor(now / turn + self._phase) > floor(self._last_take / turn + self._phase)
         has_new = any(entry.written_at is None for entry in self.entries.values())
         if not (is_time or crowded or has_new):
             return []

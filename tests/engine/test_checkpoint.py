@@ -415,19 +415,28 @@ def test_at_its_bound_a_partition_is_written_whole() -> None:
 
 def test_a_replay_from_several_offsets_is_let_over_the_bound() -> None:
     """Streams that were gone when others came are there beside them."""
-    life = lived(30, max_streams_per_partition=30, interval=8.0)
-    early = [*life.events(range(20), Reason.TOMBSTONE), *life.events(range(40, 60))]
-    batch = make_batch([(0, early)], 2)
-    life.forecaster.forecast(batch)
-    assert not (batch.reason[: batch.n] == Reason.CAPACITY).any()
-    life.commit(3.0)
-    before = life.names()
-    life.commit(6.0)
-    assert len({chunk.header.offset for chunk in life.topic.chunks().values()}) == 2
-    assert life.restart().problems == []
-    for event in early:
-        life.checkpoint.replay(make_batch([(0, [event])], 2))
-    assert life.names() == before
-    assert life.forecaster.slots.streams_of(life.index) == 30
-    life.see([77])
-    assert b"s77" not in life.names()
+    life = Life(max_streams_per_partition=30, interval=8.0)
+    most = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        life.topic, life.offset, life.now = SnapshotTopic(), 100, 0.0
+        life.restart()
+        life.see(range(30))
+        life.commit()
+        held, turnover = [*range(30)], []
+        for new in range(100, 120):
+            gone = held.pop(rng.integers(len(held)))
+            held.append(new)
+            turnover += [*life.events([gone], Reason.TOMBSTONE), *life.events([new])]
+        life.forecaster.forecast(make_batch([(0, turnover)], 2))
+        before = life.names()
+        assert before == {b"s%d" % stream for stream in held}
+        life.commit(9.0)
+        assert life.restart().problems == []
+        for event in turnover:
+            life.checkpoint.replay(make_batch([(0, [event])], 2))
+            most = max(most, life.forecaster.n_streams)
+        assert life.names() == before
+        life.see([77])
+        assert b"s77" not in life.names()
+    assert most > 30
