@@ -26,6 +26,7 @@ from streamlstm.transport.cluster import Cluster, Lost, NotSent
 from streamlstm.transport.settings import ConnectionSettings, SourceSettings
 from streamlstm.transport.source import Source
 from tests.transport.fault_proxy import Api, Fault, FaultProxy, Harm
+from tests.transport.group_members import poll
 from tests.transport.live import batch, connected, fresh, make_topic, no_member, produce, read_all, writing
 
 USER, PASSWORD = "streamlstm", "a secret"
@@ -148,7 +149,7 @@ def test_reading_and_writing_over_tls_with_a_login(secured: LocalKafka, certific
         try:
             read, deadline = 0, time.monotonic() + 20
             while read < 100 and time.monotonic() < deadline:
-                read += sum(each.count for each in source.poll(200, 1 << 20).batches)
+                read += sum(each.count for each in poll(source, 200, 1 << 20).batches)
         finally:
             source.close()
     assert read == 100
