@@ -1,17 +1,15 @@
 """What kafka-python's consumer does to a member of a group, and ours must not: each seen with the stock client."""
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewPartitions
 from local_kafka import LocalKafka
 
 from streamlstm.errors import FencedError, RetryError, StaleGenerationError
 from streamlstm.transport.offsets import committed_offsets
 from tests.transport.fault_proxy import Api, Fault, FaultProxy, Harm
-from tests.transport.group_members import MIB, gather, poll, reading
+from tests.transport.group_members import gather, reading
 from tests.transport.live import (
     batch,
     connected,
-    eventually,
     fresh,
     make_topic,
     no_member,
@@ -23,30 +21,6 @@ from tests.transport.live import (
 pytestmark = pytest.mark.kafka
 
 PATIENCE = 60.0
-
-
-def test_every_member_finds_new_partitions_although_its_polls_are_short(kafka: str) -> None:
-    """A join that begins with a metadata change while `poll()` times out: the stock client never finishes it."""
-    topic, group = make_topic(kafka, 1), fresh("group")
-    admin = AdminClient({"bootstrap.servers": kafka})
-    with (
-        reading(kafka, topic, group, connection={"metadata_max_age_ms": 200}) as first,
-        reading(kafka, topic, group, connection={"metadata_max_age_ms": 200}) as second,
-    ):
-        members = (first, second)
-
-        def settled(partitions: int) -> bool:
-            for member in members:
-                poll(member, 3, MIB)
-            owned = [member.assignment() for member in members]
-            whole = owned[0] | owned[1] == {(topic, p) for p in range(partitions)}
-            return whole and not owned[0] & owned[1] and all(member.group().stable for member in members)
-
-        for partitions in (1, 4, 7):
-            if partitions > 1:
-                admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(20)
-            eventually(lambda: settled(partitions), PATIENCE)  # noqa: B023 - called at once
-        assert min(len(member.assignment()) for member in members) == 3
 
 
 def test_a_group_that_never_answers_a_join_is_given_up(kafka: str, broker: LocalKafka) -> None:
