@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import random
+import re
 import signal
 import statistics
 import subprocess
@@ -98,7 +99,7 @@ class Daemon:
 
     def metric(self, name: str) -> float:
         text = urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5).read().decode()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.split("{")[0] == name)
+        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if re.split("[{ ]", line)[0] == name)
 
     def wait(self, name: str, least: float, seconds: float = 300.0) -> None:
         deadline = time.monotonic() + seconds

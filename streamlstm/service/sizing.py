@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from streamlstm.config import Config
 from streamlstm.engine.backend import memory_bytes
 from streamlstm.engine.forecaster import row_layout
+from streamlstm.kernels.layout import Layout
 from streamlstm.model.model_file import Model
 from streamlstm.service.wiring import thread_count
+from streamlstm.state.leaves import AT_ONCE
 from streamlstm.state.slots import SlotTable
 
 # An idle daemon with its kernels loaded from the cache, less all that is listed below (tests/service/test_sizing.py
@@ -78,9 +80,22 @@ def predict(config: Config, model: Model) -> Sizing:
             Part("order of events", 4, index),
             Part("weights and scratch", 0, engine - rows - index),
             Part("batches in flight", 0, batch_bytes(config, model, threads)),
+            Part("snapshots in flight", 0, snapshot_bytes(config, layout)),
             Part("interpreter and libraries", 0, PROCESS_BYTES),
         ),
     )
+
+
+def snapshot_bytes(config: Config, layout: Layout) -> int:
+    """Chunks on their way out, as records and once more as requests; on their way in they are fewer.
+
+    A partition that has reached its bound writes all of them in one transaction.
+    """
+    if not config.snapshot.enabled:
+        return 0
+    most = config.state.max_streams_per_partition
+    chunks = AT_ONCE * config.snapshot.max_chunk_bytes
+    return 2 * (chunks if most is None else max(chunks, most * (layout.row_bytes + config.state.max_key_bytes)))
 
 
 def batch_bytes(config: Config, model: Model, threads: int) -> int:
