@@ -65,6 +65,7 @@ group.min.session.timeout.ms=500
 transaction.abort.timed.out.transaction.cleanup.interval.ms=500
 log.retention.ms=-1
 log.cleaner.dedupe.buffer.size=8388608
+log.cleaner.backoff.ms=1000
 """
 
 SEVERAL = """\

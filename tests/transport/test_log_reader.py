@@ -22,6 +22,7 @@ from tests.transport.fault_proxy import Api, Fault, FaultProxy, Harm
 from tests.transport.live import (
     batch,
     connected,
+    eventually,
     fresh,
     make_topic,
     no_member,
@@ -95,6 +96,29 @@ def test_keys_and_tombstones_written_in_a_transaction(kafka: str) -> None:
         writer.commit([ProduceBatch(topic, 0, buffer, len(sent))], {(topic, 0): 1}, no_member(fresh("group")))
     with connected(kafka) as cluster:
         assert read_to_end(LogReader(cluster, topic, 0, 0)) == [(i, key, value) for i, (key, value) in enumerate(sent)]
+
+
+@pytest.mark.kafka
+def test_what_compaction_leaves(kafka: str) -> None:
+    """The newest version of each key and holes in between; a reader that knows nothing of it comes to the end."""
+    eager = {"min.cleanable.dirty.ratio": "0.001", "segment.bytes": "1048576", "delete.retention.ms": "0"}
+    topic = make_topic(kafka, 1, {"cleanup.policy": "compact", **eager})
+    newest: dict[bytes | None, bytes | None] = {}
+    with writing(kafka, fresh("tx")) as writer, connected(kafka) as cluster:
+        for turn in range(40):
+            key, value = b"chunk:%d" % (turn % 3), b"%d" % turn * 60_000
+            buffer = encode_batch([(key, value), (b"chunk:gone", None)], 1_700_000_000_000)
+            writer.commit([ProduceBatch(topic, 0, buffer, 2)], {(topic, 0): 1}, no_member(fresh("group")))
+            newest[key] = value
+
+        def left() -> list[tuple[int, bytes | None, bytes | None]]:
+            reader = LogReader(cluster, topic, 0, 0)
+            found = read_to_end(reader)
+            assert reader.position == reader.last_stable == 120
+            assert {key: value for _, key, value in found if value is not None} == newest
+            return found
+
+        eventually(lambda: len(left()) < 60, ENOUGH)
 
 
 @pytest.mark.kafka
