@@ -283,7 +283,7 @@ class Checkpoint:
         if state is None:
             index = self._forecaster.partition_index(self._header.topic, partition)
             hits = self._slots.cap_hits(index)
-            leaves = Leaves(self._interval, phase=partition * _GOLDEN % 1)
+            leaves = Leaves(self._interval, self._full, phase=partition * _GOLDEN % 1)
             state = _Partition(index, leaves, hits=hits, hits_when_written=hits)
             self._partitions[partition] = state
         return state
@@ -332,9 +332,7 @@ class Checkpoint:
     def _due(self, state: _Partition, offset: int | None, now: float) -> list[Leaf]:
         if self._bounded and not state.tied and self._slots.cap_hits(state.index) > state.hits:
             return state.leaves.behind(offset)
-        # Leaves that are much larger than a chunk would split into many if they waited for their turn.
-        is_crowded = self._slots.streams_of(state.index) > 2 * self._full * len(state.leaves.entries)
-        return state.leaves.due(offset, now, is_crowded, state.tied)
+        return state.leaves.due(offset, now, self._slots.streams_of(state.index), state.tied)
 
     def _write(self, leaves: Leaves, leaf: Leaf, slots: NDArray[np.int64], header: Header, now: float) -> Records:
         """The chunk of a leaf or, where it's too large, those of its children."""

@@ -4,7 +4,7 @@ Times are seconds of the caller's monotonic clock.
 """
 
 from dataclasses import dataclass, field, replace
-from math import ceil, floor, inf
+from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,13 +46,14 @@ class Leaves:
     `entries` has what is known of each, `stored` the leaves of which the topic holds a record, whatever it says.
     """
 
-    def __init__(self, interval: float, phase: float = 0.0) -> None:
-        """`interval` seconds are the time of a round. Partitions of different `phase`, in [0, 1), have their turns at
-        different times.
+    def __init__(self, interval: float, full: int, phase: float = 0.0) -> None:
+        """`interval` seconds are the time of a round; about `full` streams go into a chunk. Partitions of different
+        `phase`, in [0, 1), have their turns at different times.
         """
         self.entries: dict[Leaf, Entry] = {}
         self.stored: set[Leaf] = set()
         self._interval = interval
+        self._full = full
         self._phase = phase
         self._last_take = 0.0
         self._table: Table | None = None
@@ -97,33 +98,42 @@ class Leaves:
         """The leaves of which the topic has no right chunk as of `offset`."""
         return [leaf for leaf, entry in self.entries.items() if entry.tag != offset or entry.written_at is None]
 
-    def due(self, offset: int | None, now: float, crowded: bool, together: bool) -> list[Leaf]:
+    def due(self, offset: int | None, now: float, streams: int, together: bool) -> list[Leaf]:
         """The leaves to be written as of `offset`; None: of one as of which nothing was written yet.
 
-        Those that the topic doesn't cover are due at once and all together; those of which it has no right chunk, and
-        all leaves when they are `crowded`, at once, but few at a time. The others are due when they are as old as a
-        round takes, the oldest first, as many as keep the pace. If they go `together`, all are due when one is.
+        Those that the topic doesn't cover are due at once and all together. Those of which it has no right chunk, and
+        those that are crowded, with `streams` in the partition, come next, few at a time: waiting for its turn, a leaf
+        could grow to a large part of the state. The others are due when they are as old as a round takes, the oldest
+        first, as many as keep the pace. If they go `together`, all are due when one is.
         """
         n = len(self.entries)
         elapsed = min(now - self._last_take, self._interval / SHORTEST_ROUND)
         turn = self._interval * min(1 / SHORTEST_ROUND, AT_ONCE / n)
         is_time = floor(now / turn + self._phase) > floor(self._last_take / turn + self._phase)
-        has_new = any(entry.written_at is None for entry in self.entries.values())
-        if not (is_time or crowded or has_new):
+        roomy = (streams // (2 * self._full)).bit_length()  # from this depth on; hashes fall evenly
+        hurries = any(entry.written_at is None or leaf.depth < roomy for leaf, entry in self.entries.items())
+        if not (is_time or hurries):
             return []
         uncovered: list[Leaf] = []
-        waiting: list[tuple[float, Leaf]] = []
+        waiting: list[tuple[int, float, Leaf]] = []
         for leaf, entry in self.entries.items():
             if leaf not in self.stored:
                 uncovered.append(leaf)
             elif entry.written_at is None:
-                waiting.append((-inf, leaf))
-            elif entry.tag != offset and (crowded or (is_time and now - entry.written_at >= self._interval)):
-                waiting.append((entry.written_at, leaf))
+                waiting.append((0, 0.0, leaf))
+            elif entry.tag == offset:
+                continue
+            elif leaf.depth < roomy:
+                waiting.append((1, leaf.depth, leaf))
+            elif is_time and now - entry.written_at >= self._interval:
+                waiting.append((2, entry.written_at, leaf))
         if together and (uncovered or waiting):
             return self.behind(offset)
-        limit = max(AT_ONCE if crowded or has_new else 0, ceil(n * elapsed / self._interval) + 1)
-        return uncovered + [leaf for _, leaf in sorted(waiting)[:limit]]
+        waiting.sort()
+        limit = ceil(n * elapsed / self._interval) + 1 if is_time else 0
+        if hurries and waiting:
+            limit = max(limit, 1, AT_ONCE * self._full // max(self._full, streams >> waiting[0][2].depth))
+        return uncovered + [leaf for *_, leaf in waiting[:limit]]
 
     def split(self, leaf: Leaf) -> tuple[Leaf, Leaf]:
         """Put its two children in the place of a leaf."""
