@@ -26,6 +26,7 @@ from streamlstm.state.recovery import Flaw, Problem, ancestors, problems, warm_s
 from streamlstm.state.slots import SlotTable, stable_hashes
 from streamlstm.state.snapshot import (
     HASH_BITS,
+    ROOT,
     Chunk,
     ChunkError,
     Header,
@@ -188,6 +189,14 @@ class Checkpoint:
             return
         state.bad.pop(leaf, None)
         self._install(state, partition, leaf, chunk)
+
+    def unreadable(self, partition: int, why: str) -> None:
+        """Some records of the partition of the snapshot topic, at this place, can't be read at all.
+
+        Older versions of their leaves stand in, as for a damaged chunk.
+        """
+        if self._bounded:  # which leaves, nobody knows
+            self._loading(partition).bad[ROOT] = Flaw("corrupt", why)
 
     def finish(self, partition: int, committed: int | None, first: int, end: int, now: float) -> Restored:
         """Every record is loaded. The input log holds the offsets from `first` up to `end`, its last stable offset.

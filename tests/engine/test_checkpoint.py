@@ -220,6 +220,22 @@ def test_where_partitions_are_bounded_an_older_version_is_not_exact() -> None:
     assert life.kinds() == ["corrupt"]
 
 
+@pytest.mark.parametrize(("bound", "expected"), [(None, []), (50, ["corrupt"])])
+def test_records_that_cannot_be_read_matter_where_partitions_are_bounded(
+    bound: int | None, expected: list[str]
+) -> None:
+    life = lived(30, max_streams_per_partition=bound)
+    life.start()
+    for key, value in life.topic.records:
+        life.checkpoint.load(0, key, value)
+    life.checkpoint.unreadable(0, "offsets 7 to 8: CRC")
+    restored = life.checkpoint.finish(0, life.offset, 100, life.offset, life.now)
+    assert [problem.kind for problem in restored.problems] == expected
+    if expected:
+        assert "offsets 7 to 8: CRC" in restored.problems[0].message
+        assert life.warm().streams == 30
+
+
 def test_a_damaged_leaf_is_a_problem_and_begins_anew_degraded() -> None:
     life = lived(30)
     leaf = sorted(life.topic.chunks())[2]
