@@ -12,6 +12,8 @@ connection, and a release outside SUPPORTED is refused.
     topic creation   every metadata request asks the broker to create the topics it names
     whole batches    the fetcher instantiates `self.PartitionRecords`: ours yields record batches, counted in bytes
     unfinished join  a join that begins in a poll() which times out is never finished, unless need_rejoin() stays true
+    forgotten join   one that ends between two polls is begun anew: short polls keep the whole group joining for ever
+    silent loss      a member that learns from a join that it was thrown out is not told to have lost its partitions
     lost partitions  the cooperative assignor goes on claiming partitions after on_partitions_lost
     fenced member    a static member whose id was taken is never told; its heartbeats just stop
 """
@@ -65,6 +67,7 @@ def _seams() -> dict[str, bool]:
     """Every private name that is used here, and whether it is there."""
     records_arguments = {"fetch_offset", "tp", "records", "aborted_transactions", "metric_aggregator", "on_drain"}
     coordinator = {"rejoining", "rejoin_needed", "heartbeat", "_heartbeat_enabled", "_lock"}
+    joining = {"need_rejoin", "_do_join_and_sync_async", "_on_join_complete_async", "_join_task"}
     return {
         "Fetcher.PartitionRecords": records_arguments <= set(inspect.signature(Fetcher.PartitionRecords).parameters),
         "Fetcher._append": {"take", "next_fetch_offset", "leader_epoch"} <= _names(Fetcher._append),
@@ -75,7 +78,8 @@ def _seams() -> dict[str, bool]:
         "KafkaConnectionManager._build_transport": hasattr(KafkaConnectionManager, "_build_transport"),
         "KafkaConsumer._poll_once": "max_records" in inspect.signature(KafkaConsumer._poll_once).parameters,
         "BaseCoordinator's state": coordinator <= _names(BaseCoordinator.__init__),
-        "BaseCoordinator.need_rejoin": "need_rejoin" in _names(BaseCoordinator.join_group_async),
+        "BaseCoordinator.join_group_async": joining <= _names(BaseCoordinator.join_group_async),
+        "BaseCoordinator.reset_generation": "reset_generation" in _names(BaseCoordinator._process_join_group_response),
         "CooperativeStickyAssignor": {"member_assignment", "generation"} <= set(vars(CooperativeStickyAssignor())),
         "ProduceRequest v12": ProduceRequest.max_version >= 12,
         "EndTxnRequest v5": EndTxnRequest.max_version >= 5,
@@ -189,11 +193,36 @@ def open_consumer(settings: ConnectionSettings, source: SourceSettings, records:
         for each in clients:
             each.close()
         raise
-    coordinator = consumer._coordinator
-    asked = coordinator.need_rejoin
-    coordinator.need_rejoin = lambda: asked() or coordinator.rejoining
+    _repair_joins(consumer._coordinator)
     consumer._fetcher.PartitionRecords = records
     return consumer
+
+
+def _repair_joins(coordinator: BaseCoordinator) -> None:
+    """The unfinished join, the forgotten join and the silent loss; see the list at the top."""
+    asked, reset = coordinator.need_rejoin, coordinator.reset_generation
+    join, complete = coordinator._do_join_and_sync_async, coordinator._on_join_complete_async
+    ended: list[tuple[Any, bytes]] = []  # the generation and the assignment of a join that is not taken in yet
+
+    async def join_once() -> bytes:
+        if ended and ended[0][0] is coordinator._generation:
+            return ended[0][1]
+        assignment: bytes = await join()
+        ended[:] = [(coordinator._generation, assignment)]
+        return assignment
+
+    async def take_in(*given: Any, **named: Any) -> None:
+        ended.clear()
+        await complete(*given, **named)
+
+    def reset_generation(*given: Any, **named: Any) -> None:
+        reset(*given, **named)
+        coordinator.rejoining = False  # the next attempt begins with telling what was lost
+
+    coordinator.need_rejoin = lambda: asked() or coordinator.rejoining
+    coordinator.reset_generation = reset_generation
+    coordinator._do_join_and_sync_async = join_once
+    coordinator._on_join_complete_async = take_in
 
 
 def _consumer_configs(settings: ConnectionSettings, source: SourceSettings) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.base import BaseCoordinator
 from kafka.net.inet import KafkaNetSocket, create_connection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
@@ -60,6 +61,10 @@ def test_the_faults_that_are_repaired_are_still_there() -> None:
     assert "wait_read(self._sock)" in inspect.getsource(KafkaSSLTransport.handshake)
     assert "ssl_ciphers" not in KafkaSSLTransport.DEFAULT_CONFIG
     assert "close" not in inspect.getsource(create_connection) + inspect.getsource(KafkaNetSocket.sock_connect)
+    joining = inspect.getsource(BaseCoordinator.join_group_async)
+    assert "if self._join_task is None or self._join_task.is_done" in joining
+    assert joining.index("if not self.rejoining") < joining.index("Errors.UnknownMemberIdError")
+    assert "self.rejoining" not in inspect.getsource(BaseCoordinator.reset_generation)
     assert "raise Errors.CorruptRecordError" in inspect.getsource(Fetcher.PartitionRecords._unpack_records)
 
 
