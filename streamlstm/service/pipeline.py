@@ -162,6 +162,16 @@ class Pipeline:
         self._poison.clear()
         reach("encoded")
 
+    def add_quiet(self, owned: frozenset[TopicPartition], pending: Pending, now: float) -> None:
+        """Give those of the `owned` partitions a part in the next transaction that have no new events, but chunks as of
+        older ones: the log may drop the events that those need long before there are new ones.
+        """
+        if self.checkpoint is None:
+            return
+        for source in owned & self.positions.keys() - self._replay_until.keys() - pending.parts.keys():
+            if self.checkpoint.due(source[1], now, self.positions[source]):
+                pending.part(source).offset = self.positions[source]
+
     def add_snapshots(self, pending: Pending, now: float, timestamp: int) -> None:
         """Add the chunks whose turn it is to a transaction that is complete otherwise.
 

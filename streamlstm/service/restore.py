@@ -11,9 +11,10 @@ from queue import Empty, Full, Queue
 from threading import Event
 from typing import TypeVar
 
-from streamlstm.errors import FencedError, RetryError, StreamlstmError
+from streamlstm.errors import BadDataError, FencedError, RetryError, StreamlstmError
 from streamlstm.transport.cluster import Cluster
-from streamlstm.transport.fetched import PoisonBatch
+from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
+from streamlstm.transport.high_watermark import high_watermark
 from streamlstm.transport.log_reader import LogReader, records
 from streamlstm.transport.topics import log_ranges
 
@@ -122,24 +123,35 @@ class Restorer:
                 cluster.close()
 
     def _read_all(self, job: _Job, cluster: Cluster) -> None:
+        """Up to the high watermark: the mark that ends a transaction comes to each of its partitions by itself, so that
+        the committed offset may be there before the chunks that were committed with it.
+        """
+        snapshots = self._snapshot_topic, job.partition
         found = _patiently(job, lambda: log_ranges(cluster, self._snapshot_topic, [job.partition]))
-        if found is None:
+        end = _patiently(job, lambda: high_watermark(cluster, snapshots, cluster.deadline()))
+        if found is None or end is None:
             return
-        first, end = found[job.partition]
-        reader = LogReader(cluster, self._snapshot_topic, job.partition, first)
+        reader = LogReader(cluster, *snapshots, found[job.partition][0])
         while reader.position < end:
             batches = _patiently(job, lambda: reader.read(READ_SECONDS))
             if batches is None:
                 return
             for batch in batches:
-                if isinstance(batch, PoisonBatch):
-                    job.put(Unreadable(batch.base_offset, batch.last_offset, batch.message))
-                    continue
-                for _, _, key, value, _ in records(batch):
-                    job.put(ChunkRecord(key or b"", value))
+                _put_records(job, batch)
         found = _patiently(job, lambda: log_ranges(cluster, self._input_topic, [job.partition]))
         if found is not None:
             job.put(EndOfSnapshots(*found[job.partition]))
+
+
+def _put_records(job: _Job, batch: FetchedBatch | PoisonBatch) -> None:
+    if isinstance(batch, PoisonBatch):
+        job.put(Unreadable(batch.base_offset, batch.last_offset, batch.message))
+        return
+    try:
+        for _, _, key, value, _ in records(batch):
+            job.put(ChunkRecord(key or b"", value))
+    except BadDataError as error:
+        job.put(Unreadable(batch.base_offset, batch.last_offset, str(error)))
 
 
 def _patiently(job: _Job, attempt: Callable[[], Answer]) -> Answer | None:
