@@ -27,9 +27,9 @@ class Figures:
     commit_seconds: float
 
     def commit_ms_since(self, earlier: "Figures") -> float | None:
-        """Mean duration of the commits after `earlier`; None when there were none."""
+        """Mean duration of the commits after `earlier`; None when there were none, or it was started anew."""
         commits = self.commits - earlier.commits
-        return 1000 * (self.commit_seconds - earlier.commit_seconds) / commits if commits else None
+        return 1000 * (self.commit_seconds - earlier.commit_seconds) / commits if commits > 0 else None
 
 
 class Daemon:

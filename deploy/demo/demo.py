@@ -3,7 +3,8 @@
     1  start Apache Kafka in a temporary folder (downloaded once, deploy/kafka), create the topics; compile the kernels
        meanwhile (once for a machine)
     2  start `streamlstm run` with deploy/demo/demo.toml and the shipped model
-    3  replay the series of deploy/demo/data from a process of its own; follow the forecasts as they are committed
+    3  replay the series of deploy/demo/data from a process of its own; follow the forecasts as they are committed; half
+       way, kill -9 the daemon and start it again: its state comes back from the snapshots
     4  stop the daemon by SIGTERM; check that every event got exactly one forecast or, where broken, one dead letter
     5  save a plot, print the summary, stop the broker, remove the folder
 
@@ -64,12 +65,12 @@ class Demo:
         bootstrap = self._start_kafka(self._folder / "kafka")
         compiling.finish(READY_SECONDS)
         self._view.say(f"kernels compiled or found in their cache ({_since(begin)})")
-        daemon = self._start_daemon(bootstrap, self._folder / "daemon.log")
+        self._start_daemon(bootstrap)
         reader = Reader(bootstrap, GROUP)
         self._stack.callback(reader.close)
         feeder = self._start_feeder(bootstrap)
-        self._follow(reader, daemon, feeder)
-        daemon.stop()
+        self._follow(reader, feeder, bootstrap)
+        self._daemon.stop()
         self._view.say("daemon stopped by SIGTERM with exit code 0, everything it had read committed")
         self._check(reader)
         plot = self._output / "forecasts.png"
@@ -97,13 +98,17 @@ class Demo:
         self._view.say(f"Apache Kafka {VERSION} at {bootstrap}, {made} ({_since(begin)})")
         return bootstrap
 
-    def _start_daemon(self, bootstrap: str, log: Path) -> Daemon:
+    def _start_daemon(self, bootstrap: str) -> None:
         begin = time.monotonic()
-        daemon = Daemon(bootstrap, free_ports(1)[0], log)
-        self._stack.callback(daemon.kill)
-        daemon.wait_ready()
+        self._daemon = Daemon(bootstrap, free_ports(1)[0], self._folder / "daemon.log")
+        self._stack.callback(self._daemon.kill)
+        self._daemon.wait_ready()
         self._view.say(f"streamlstm run -c deploy/demo/demo.toml is ready ({_since(begin)})")
-        return daemon
+
+    def _kill_daemon(self, bootstrap: str) -> None:
+        self._view.say(f"kill -9 of the daemon after {self._ledger.answered:,} answers; starting it again")
+        self._daemon.kill()
+        self._start_daemon(bootstrap)
 
     def _start_feeder(self, bootstrap: str) -> Child:
         feeder = self._start("deploy.demo.feeder", bootstrap, str(self._seconds))
@@ -111,10 +116,10 @@ class Demo:
         self._view.say(f"replaying {what} within {self._seconds:.0f} s")
         return feeder
 
-    def _follow(self, reader: Reader, daemon: Daemon, feeder: Child) -> None:
-        """Book and show every answer until each record that was fed has one."""
+    def _follow(self, reader: Reader, feeder: Child, bootstrap: str) -> None:
+        """Book and show every answer until each record that was fed has one; the daemon is killed half way."""
         pace = Pace(time.monotonic())
-        next_frame = 0.0
+        next_frame, was_killed = 0.0, False
         with self._view.following():
             while self._ledger.answered < self._expected + len(BROKEN):
                 answers = reader.poll(timeout_ms=50)
@@ -123,12 +128,15 @@ class Demo:
                     if isinstance(answer, Forecast):
                         self._scores.add(answer)
                 now = time.monotonic()
-                pace.observe(now, len(answers), daemon.figures)
+                pace.observe(now, len(answers), self._daemon.figures)
                 if now >= next_frame:
                     next_frame = now + FRAME_SECONDS
                     self._view.show(self._board(pace, now))
-                daemon.require_running()
+                self._daemon.require_running()
                 self._require_progress(pace.idle_seconds(now), feeder)
+                if not was_killed and 2 * self._ledger.answered > self._expected:
+                    was_killed = True
+                    self._kill_daemon(bootstrap)
             self._view.show(self._board(pace, time.monotonic()))
 
     def _require_progress(self, idle_seconds: float, feeder: Child) -> None:
@@ -162,7 +170,8 @@ class Demo:
             raise DemoError("the check failed:\n  " + "\n  ".join(problems))
         forecasts, dead_letters = self._ledger.forecasts, self._ledger.dead_letters.total()
         out = f"{sum(ends.values()):,} events in, {forecasts:,} forecasts + {dead_letters} dead letters out"
-        self._view.say(f"checked, reading committed records only: {out}, each event exactly once and in order")
+        self._view.say(f"checked, reading committed records only: {out}, each event exactly once and in order,")
+        self._view.say("every stream's count of events unbroken by the kill: no state was lost")
 
     def _summarize(self, plot: Path, begin: float) -> None:
         ratios = self._scores.held_out_ratios()

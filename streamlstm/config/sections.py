@@ -215,8 +215,9 @@ class Snapshot(Section):
     )
     on_gap: Literal["fail", "warm"] = setting(
         "fail",
-        "When state can't be restored exactly (records to replay are gone, a snapshot is missing or damaged): fail stops "
-        "the partition and says what is missing; warm begins what is lost anew, its forecasts degraded for a while.",
+        "When state can't be restored exactly (records to replay are gone, a snapshot is missing or damaged): fail "
+        "stops the partition and says what is missing; warm begins what is lost anew, its forecasts degraded for a "
+        "while.",
     )
     on_model_change: Literal["fail", "warm"] = setting(
         "fail", "When the snapshots are of another model or an older layout: fail refuses to start, warm begins anew."
