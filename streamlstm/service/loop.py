@@ -14,7 +14,7 @@ from streamlstm.service.ownership import Ownership
 from streamlstm.service.pending import Pending
 from streamlstm.service.pipeline import Pipeline
 from streamlstm.service.shutdown import Shutdown
-from streamlstm.transport.source import Fetched, Source
+from streamlstm.transport.source import Fetched, Gap, Source
 
 log = logging.getLogger(__name__)
 
@@ -163,8 +163,17 @@ class Loop:
             if self.source.group().stable:  # room for what comes
                 self.ownership.forget_left(self.source.expected() | fetched.assigned.keys())
             self.ownership.enter(fetched, self.source)
-        for gap in fetched.gaps:
-            self.ownership.stop(gap)
+        if fetched.gaps:
+            self._meet_gaps(fetched.gaps)
+
+    def _meet_gaps(self, gaps: list[Gap]) -> None:
+        """The state may begin anew: so what was made of it is committed first, or the gap is met once more."""
+        is_committed = self._commit_everything(self._revocation, lambda: time.sleep(BUSY_POLL_MS / 1000))
+        for gap in gaps:
+            if is_committed:
+                self.ownership.meet(gap, self.source)
+            else:
+                self.source.seek((gap.topic, gap.partition), gap.wanted)
 
     def _show_progress(self, now: float) -> None:
         progress, counters, stable = self.progress, self.counters, self.source.group().stable
@@ -183,6 +192,7 @@ class Loop:
         counters.rebalances = self.source.rebalances
         if now >= self._look_at_ends_at:
             counters.ends = self.source.ends()
+            self.pipeline.add_quiet(self.ownership.owned, self.pending, now)
             self._look_at_ends_at = now + ENDS_SECONDS
         counters.streams = self.pipeline.forecaster.n_streams
 

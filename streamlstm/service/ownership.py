@@ -101,25 +101,41 @@ class Ownership:
             if not fresh:
                 self._counters.committed[where] = committed
             log.info("partition assigned", extra={"topic": topic, "partition": partition, "offset": committed})
-            if self._pipeline.positions.get(where) == committed:
+            if not fresh and self._pipeline.positions.get(where) == committed:
                 log.info("state is here", extra={"topic": topic, "partition": partition, "offset": committed})
                 self._go_live(where, committed, committed, source)
-                continue
-            self._pipeline.forget(where)
-            if self._restorer is None:
-                self._go_live(where, committed, committed, source)
-                continue
-            self._restoring[where] = _Restoring(committed, fresh, self._clock())
-            self._restorer.begin(partition)
-            reach("restoring")
+            else:
+                self._bring(where, committed, fresh, source)
 
-    def stop(self, gap: Gap) -> None:
-        """The partition can't be read on: records are gone before they were read."""
+    def meet(self, gap: Gap, source: Source) -> None:
+        """The partition can't be read on: records are gone before they were read. What was read is committed."""
+        where = gap.topic, gap.partition
+        if where not in self._owned:
+            return
         why = (
             "retention has dropped what comes first" if gap.wanted < gap.first else "the topic was made anew or cut off"
         )
-        text = f"offset {gap.wanted} is to be read, and the log holds {gap.first} to {gap.end}: {why}"
-        self._stop((gap.topic, gap.partition), text)
+        told = f"offset {gap.wanted} is to be read, and the log holds {gap.first} to {gap.end}: {why}"
+        if self._snapshot.on_gap == "fail":
+            self._stop(where, told)
+            return
+        log.warning("events are gone", extra={"topic": gap.topic, "partition": gap.partition, "why": told})
+        fresh = where not in self._counters.committed
+        if fresh or self._restorer is None:
+            live_from = min(max(gap.wanted, gap.first), gap.end)
+        else:
+            live_from = gap.wanted + self._pipeline.replaying.get(where, 0)
+        self._bring(where, live_from, fresh, source)
+
+    def _bring(self, where: TopicPartition, committed: int, fresh: bool, source: Source) -> None:
+        """Restore the state of a partition from its snapshots; without snapshots it begins anew."""
+        self._pipeline.forget(where)
+        if self._restorer is None:
+            self._go_live(where, committed, committed, source)
+            return
+        self._restoring[where] = _Restoring(committed, fresh, self._clock())
+        self._restorer.begin(where[1])
+        reach("restoring")
 
     def restore(self, source: Source, seconds: float) -> None:
         """Take in what has been read of the snapshots, for about `seconds`."""
@@ -141,6 +157,7 @@ class Ownership:
                 checkpoint.load(where[1], key, value)
                 reach("chunk_loaded")
             case Unreadable(first, last, why):
+                checkpoint.unreadable(where[1], why)
                 log.error(
                     "snapshots are damaged; older ones take their place",
                     extra={"partition": where[1], "first": first, "last": last, "why": why},

@@ -342,8 +342,10 @@ class Source:
         first = list_offsets(self._cluster, where, EARLIEST, deadline)
         end = list_offsets(self._cluster, where, LATEST, deadline)
         for each, offset in wanted.items():
-            self._consumer.pause(each)
             here = (each.topic, each.partition)
+            if first[here] <= offset <= end[here]:
+                continue  # a leader that has just changed did not know yet
+            self._consumer.pause(each)
             self._waiting.add(here)
             self._gaps.append(Gap(each.topic, each.partition, offset, first[here], end[here]))
 
