@@ -2,7 +2,7 @@
 
 import random
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -91,7 +91,7 @@ def _end(stage: Stage, member: Member, plan: Plan) -> Script:
     if not member.alive:
         code = member.ended()
         if plan.point and code == -signal.SIGKILL:
-            stage.struck("kill at a point", plan.point, member.name)
+            stage.struck("kill at a point", plan.point, member.name, member.partitions)
         return
     if plan.action == "stop":
         yield from _freeze(stage, member, plan)
@@ -100,7 +100,7 @@ def _end(stage: Stage, member: Member, plan: Plan) -> Script:
     else:
         stage.unreached += bool(plan.point)
         member.signal(signal.SIGKILL)
-        stage.struck("kill at random", "", member.name)
+        stage.struck("kill at random", "", member.name, member.partitions)
         member.ended()
 
 
@@ -119,7 +119,7 @@ def _freeze(stage: Stage, member: Member, plan: Plan) -> Script:
     if not member.stopped:
         stage.unreached += bool(plan.point)
         member.signal(signal.SIGSTOP)
-    stage.struck("zombie", plan.point if plan.point else "anywhere", member.name)
+    stage.struck("zombie", plan.point or "anywhere", member.name, member.partitions)
     yield from stage.pause(FROZEN + 1.0)
     member.signal(signal.SIGCONT)
     yield from stage.pause(1.0)
@@ -130,33 +130,37 @@ def _freeze(stage: Stage, member: Member, plan: Plan) -> Script:
 
 def _terminate(stage: Stage, member: Member) -> Script:
     member.signal(signal.SIGTERM)
-    stage.struck("planned restart", "", member.name)
+    stage.struck("planned restart", "", member.name, member.partitions)
     yield from stage.wait_until(lambda: not member.alive, 30, f"member {member.name} drained")
     if member.alive:
         member.signal(signal.SIGKILL)
     member.ended()
 
 
-def storm(stage: Stage, names: Iterable[str], rounds: int, pause: float) -> Script:
-    """Members without a fixed place join and leave, and the partitions move to and fro."""
-    for _ in range(rounds):
-        guests = [stage.member(name) for name in names]
+def storm(stage: Stage, names: Iterable[str], pause: float, enough: Callable[[int], bool]) -> Script:
+    """Guests join and leave, and the partitions move to and fro, until it is `enough` of so many rounds."""
+    rounds = 0
+    guests = [stage.member(name) for name in names]
+    while not enough(rounds):
+        rounds += 1
         for guest in guests:
             guest.start()
             stage.joins += 1
             stage.struck("join", "", guest.name, stage.everything)
+        for guest in guests:
             yield from stage.wait_ready(guest)
-            yield from stage.pause(pause)
+        yield from stage.pause(pause)
         for guest in guests:
             if guest.alive:
                 guest.signal(signal.SIGTERM)
             stage.leaves += 1
             stage.struck("leave", "", guest.name, stage.everything)
+        for guest in guests:
             yield from stage.wait_until(partial(_gone, guest), 30, f"{guest.name} gone")
             if guest.alive:
                 guest.signal(signal.SIGKILL)
             guest.ended()
-            yield from stage.pause(pause)
+        yield from stage.pause(pause)
 
 
 def _gone(member: Member) -> bool:
@@ -177,7 +181,7 @@ def network(stage: Stage, member: Member, api: Api, harm: Harm, skip: int = 0) -
     stage.proxy.faults.append(fault)
     yield from stage.wait_until(lambda: fault.times == 0, 30)
     if fault.times == 0:
-        stage.struck(f"network: {harm.name.lower()}", api.name, member.name)
+        stage.struck(f"network: {harm.name.lower()}", api.name, member.name, member.partitions)
     else:
         stage.unreached += 1
     stage.proxy.faults = [other for other in stage.proxy.faults if other is not fault]
@@ -228,4 +232,5 @@ def storms(stage: Stage, chance: random.Random) -> Script:
     while not stage.over:
         yield from stage.pause(chance.uniform(10, 40))
         guests = ["guest-1", "guest-2"][: chance.randint(1, 2)]
-        yield from storm(stage, guests, chance.randint(1, 3), chance.uniform(0, 3))
+        most = chance.randint(1, 3)
+        yield from storm(stage, guests, chance.uniform(0, 3), lambda rounds, most=most: rounds >= most)

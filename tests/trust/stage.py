@@ -5,6 +5,7 @@ several at once. Processes are started by that thread, or they would end with an
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,10 +13,10 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -36,6 +37,7 @@ TRANSACTION = 4.0
 EXPECTED_ENDINGS = {0, 75, -signal.SIGKILL}
 """A drain, a fault that a restart cures, and what we do ourselves. Everything else is a bug."""
 
+_ASSIGNED = re.compile(r'^streamlstm_lag_records\{[^}]*partition="([0-9]+)"', re.MULTILINE)
 _TURN = 0.02
 _STUCK_AFTER = 90.0
 _SETTINGS: dict[str, object] = {
@@ -61,11 +63,12 @@ class Member:
         self._port = 0
         self._asked_at = 0.0
         self._ready = False
+        self.partitions: frozenset[int] = frozenset()
 
     def start(self, point: str = "", **settings: object) -> None:
         """`point` is a moment at which it strikes itself, as in tests/trust/member.py."""
         assert self.process is None or self.process.poll() is not None
-        self._port, self._ready = free_port(), False
+        self._port, self._ready, self.partitions = free_port(), False, frozenset()
         self.started_at = time.monotonic()
         own: dict[str, object] = {
             "kafka.bootstrap_servers": self.stage.bootstrap_of(self), "kafka.client_id": self.name,
@@ -98,14 +101,19 @@ class Member:
             return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
         return False
 
+    def _page(self, path: str) -> str:
+        content: bytes = urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=1).read()
+        return content.decode()
+
     def ready(self) -> bool:
-        """By its own word, asked five times a second at most."""
+        """By its own word, asked twice a second at most; `partitions` are those it has then."""
         now = time.monotonic()
-        if now - self._asked_at > 0.2 and self.alive and not self.stopped:
+        if now - self._asked_at > 0.5 and self.alive and not self.stopped:
             self._asked_at = now
             self._ready = False
             with suppress(OSError):
-                self._ready = b"ok" in urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=1).read()
+                self._ready = "ok" in self._page("/readyz")
+                self.partitions = frozenset(map(int, _ASSIGNED.findall(self._page("/metrics"))))
         return self._ready and self.alive
 
     def signal(self, number: signal.Signals) -> None:
@@ -141,9 +149,6 @@ class Stage:
         self._given = (rate, streams, seed)
         self._stack = ExitStack()
         self._logs: dict[str, BinaryIO] = {}
-        self._owned: dict[str, set[int]] = {}
-        self._question: Future[Any] | None = None
-        self._asked_at = 0.0
 
     def __enter__(self) -> "Stage":
         with ExitStack() as stack:
@@ -152,7 +157,6 @@ class Stage:
             self.topics = Topics(self.broker.bootstrap, "events", "forecasts", "dead-letters", self.partitions)
             self.proxy = stack.enter_context(FaultProxy(self.broker.proxy_port, self.broker.proxied_port))
             self._threads = stack.enter_context(ThreadPoolExecutor(1))
-            self._admin = AdminClient({"bootstrap.servers": self.broker.bootstrap, "log_level": 0})
             self.follower = Follower(self.topics)
             stack.callback(self.follower.close)
             stack.callback(self._clean_up)
@@ -173,6 +177,7 @@ class Stage:
                 member.process.wait()
         for log in self._logs.values():
             log.close()
+        print("the stage is empty", flush=True)
 
     def member(self, name: str, **kind: bool) -> Member:
         """The member of that name, made when it is new."""
@@ -192,11 +197,11 @@ class Stage:
         self.complaints.append(f"{time.strftime('%H:%M:%S')} {what}")
         print(self.complaints[-1], flush=True)
 
-    def struck(self, kind: str, point: str = "", member: str = "", partitions: Iterable[int] | None = None) -> None:
-        """Take note of a fault that has just been done. Without `partitions`, those that the member had."""
+    def struck(self, kind: str, point: str, member: str, partitions: Iterable[int]) -> None:
+        """Take note of a fault that has just been done, and of the partitions it affects."""
         fault = Fault(kind, point, member, time.time())
         self.faults.append(fault)
-        self.follower.struck(fault, set(self._owned.get(member, ()) if partitions is None else partitions))
+        self.follower.struck(fault, set(partitions))
 
     def in_background(self, work: Callable[[], object]) -> Script:
         """Run something that blocks, on the one other thread, which lives as long as the stage."""
@@ -218,24 +223,9 @@ class Stage:
 
     def turn(self) -> None:
         self.follower.look()
-        self._ask_who_owns_what()
+        for member in self.members.values():
+            member.ready()
         time.sleep(_TURN)
-
-    def _ask_who_owns_what(self) -> None:
-        """By the broker's word, once a second; while it is away the last answer stands."""
-        now = time.monotonic()
-        if self._question is not None and self._question.done():
-            with suppress(Exception):  # the broker is away
-                description = self._question.result()
-                owned = {
-                    member.client_id: {place.partition for place in member.assignment.topic_partitions}
-                    for member in description.members
-                }
-                self._owned = {**self._owned, **owned} if any(owned.values()) else self._owned
-            self._question = None
-        if self._question is None and now - self._asked_at > 1.0:
-            self._asked_at = now
-            self._question = self._admin.describe_consumer_groups(["trust"], request_timeout=5)["trust"]
 
     def wait_until(self, reached: Callable[[], bool], seconds: float, what: str = "") -> Script:
         """Yield until it is so. `what` names what is complained of when it is not in time."""

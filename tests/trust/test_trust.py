@@ -33,12 +33,17 @@ def test_every_point_is_in_one_group() -> None:
 def kills(stage: Stage, points: list[str]) -> list[Script]:
     """Two members; each is killed at every other point, and guests move the partitions meanwhile."""
     chance = random.Random(4)
-    chance.shuffle(points)
     plans = [Plan("kill", point, chance.randint(1, 3) if point in IN_TRANSACTION else 1, 0.3) for point in points]
+    done: list[str] = []
+
+    def of(name: str, own: list[Plan]) -> Script:
+        yield from lives(stage, stage.member(name), own)
+        done.append(name)
+
     return [
-        lives(stage, stage.member("one"), plans[::2]),
-        lives(stage, stage.member("two"), plans[1::2]),
-        storm(stage, ["guest"], 2, 1.0),
+        of("one", plans[::2]),
+        of("two", plans[1::2]),
+        storm(stage, ["guest", "other guest"], 1.0, lambda _: len(done) == 2),
     ]
 
 
@@ -53,14 +58,14 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model.safetensors")
     with Stage(tmp_path, model, partitions=4, rate=400, streams=200, seed=1) as stage:
         one, two = stage.member("one", static=True, proxied=True), stage.member("two")
-        stage.play(kills(stage, list(POINTS)))
+        stage.play(kills(stage, [*IN_REBALANCE, *AT_START, *IN_TRANSACTION, *AT_END]))
         for _ in range(2):
             if missing(stage):
                 stage.play(kills(stage, missing(stage)))
         cuts = [network(stage, one, api, Harm.CUT_AFTER) for api in REQUESTS]
         zombie = lives(stage, two, [Plan("stop", "offsets_sent", 3)])
         stage.play([zombie, lives(stage, one, [Plan("term", after=0.1), Plan("term", after=15, protocol="v1")]), *cuts])
-        stage.play([broker_kill(stage, 1.0), storm(stage, ["guest", "other guest"], 3, 0.5)])
+        stage.play([broker_kill(stage, 1.0), storm(stage, ["guest", "other guest"], 0.5, lambda rounds: rounds == 3)])
         stage.play([steady(stage, one), steady(stage, two)])
         assert stage.drain()
         stage.play([stage.end_members()])
