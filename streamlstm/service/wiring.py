@@ -13,6 +13,10 @@ from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.settings import ConnectionSettings, SourceSettings, WriterSettings
 from streamlstm.transport.topics import check_snapshot_topic, check_topics
 
+COMMIT_TRANSACTIONS = 8
+LONGEST_COMMIT_MS = 120_000
+"""A commit that has no outcome after so many transaction time-outs, or so long, is given up: the member joins anew."""
+
 
 def field_paths(config: Config, model: Model) -> FieldPaths:
     """Where the model's inputs stand in an event."""
@@ -136,5 +140,6 @@ def writer_settings(config: Config) -> WriterSettings:
         transactional_id=commit.transactional_id or f"{config.kafka.group_id}-{replica}",
         request_timeout_ms=commit.request_timeout_ms,
         transaction_timeout_ms=commit.transaction_timeout_ms,
+        commit_timeout_ms=min(COMMIT_TRANSACTIONS * commit.transaction_timeout_ms, LONGEST_COMMIT_MS),
         protocol=commit.transaction_protocol,
     )
