@@ -142,23 +142,27 @@ def compare(
     answer, letter = next(forecasts, None), next(letters, None)
     words: dict[str, Headers] = {}
     for event in events:
-        if refusal is not None and refusal[0] == event.offset:
-            while letter is not None and letter[0] < event.offset:
-                letter = next(letters, None)
-            if letter is not None and letter[0] == event.offset:
-                _compare_letter(where, event, letter[1], refusal[1], words, verdict)
-                letter = next(letters, None)
+        at = event.offset
+        while answer is not None and answer[0] < at:
+            answer = next(forecasts, None)
+        while letter is not None and letter[0] < at:
+            letter = next(letters, None)
+        forecast = answer[1] if answer is not None and answer[0] == at else None
+        refusing = letter[1] if letter is not None and letter[0] == at else None
+        if refusal is not None and refusal[0] == at:
+            if refusing is not None:
+                _compare_letter(where, event, refusing, refusal[1], words, verdict)
+            elif forecast is not None:
+                verdict.differs(f"{where}, offset {at}: forecast, refused for {refusal[1]} in the uninterrupted run")
             refusal = next(refused, None)
-            continue
-        if value is None or offset_in_forecast(value) != event.offset:
-            verdict.differs(f"{where}: the uninterrupted run has no answer to offset {event.offset}")
-            continue
-        while answer is not None and answer[0] < event.offset:
-            answer = next(forecasts, None)
-        if answer is not None and answer[0] == event.offset:
-            _compare_forecast(where, event, answer[1], value, verdict)
-            answer = next(forecasts, None)
-        value = next(values, None)
+        elif value is not None and offset_in_forecast(value) == at:
+            if forecast is not None:
+                _compare_forecast(where, event, forecast, value, verdict)
+            elif refusing is not None:
+                verdict.differs(f"{where}, offset {at}: refused, a forecast in the uninterrupted run: {refusing}")
+            value = next(values, None)
+        else:
+            verdict.differs(f"{where}: the uninterrupted run has no answer to offset {at}")
 
 
 def _compare_forecast(where: str, event: Record, found: Record, value: bytes, verdict: Verdict) -> None:
