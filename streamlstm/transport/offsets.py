@@ -4,7 +4,7 @@ They go over the Cluster's connections and not through the consumer, whose `comm
 after a time-out, and waits without a bound on a dead member's pending offsets.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,8 +181,3 @@ def _by_topic(partitions: Iterable[Partition]) -> dict[str, list[int]]:
     for topic, index in partitions:
         grouped.setdefault(topic, []).append(index)
     return grouped
-
-
-def lag(ends: Mapping[Partition, int], committed: Mapping[Partition, int]) -> dict[Partition, int]:
-    """Records between the committed position and the end, per partition that has both."""
-    return {partition: max(0, ends[partition] - offset) for partition, offset in committed.items() if partition in ends}

@@ -5,7 +5,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streamlstm.errors import InputMissingError, RetryError
-from streamlstm.transport.offsets import EARLIEST, LATEST, committed_offsets, lag, list_offsets
+from streamlstm.transport.offsets import EARLIEST, LATEST, committed_offsets, list_offsets
 from streamlstm.transport.topics import (
     SNAPSHOT_CONFIGS,
     TopicFacts,
@@ -76,7 +76,7 @@ def test_times_in_the_future_are_taken_by_topics_that_we_made(kafka: str) -> Non
 
 
 @pytest.mark.kafka
-def test_offsets_and_lag(kafka: str) -> None:
+def test_offsets(kafka: str) -> None:
     topic, group = make_topic(kafka, 2), fresh("group")
     produce(kafka, topic, 0, [b"a"] * 5)
     transact(kafka, topic, 1, [b"b"] * 3, commit=True)
@@ -87,7 +87,6 @@ def test_offsets_and_lag(kafka: str) -> None:
         assert ends == {(topic, 0): 5, (topic, 1): 4}
         assert committed_offsets(cluster, group, both, cluster.deadline()) == {(topic, 0): None, (topic, 1): None}
         assert committed_offsets(cluster, group, [], cluster.deadline()) == {}
-        assert lag(ends, {(topic, 0): 2, ("other", 0): 1}) == {(topic, 0): 3}
         with pytest.raises(InputMissingError, match="is not there"):
             list_offsets(cluster, [(fresh("none"), 0)], LATEST, cluster.deadline(500))
 
