@@ -189,6 +189,8 @@ class Source:
 
         try:
             consumer = open_consumer(self._cluster.settings, self.settings, records)
+            for topic in self.settings.topics:  # or the first join, led by us, knows of nothing to assign
+                consumer.partitions_for_topic(topic)
         except ACCESS_ERRORS as error:
             raise AccessError(f"the brokers refuse the consumer: {error}") from error
         except kafka_errors.KafkaError as error:
