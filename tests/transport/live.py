@@ -30,7 +30,7 @@ def make_topic(bootstrap: str, partitions: int = 4, configs: dict[str, str] | No
     return name
 
 
-def eventually(question: Callable[[], Any], seconds: float = 20.0) -> Any:
+def eventually(question: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The first true answer; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (answer := question()):
