@@ -66,6 +66,12 @@ class Committer:
         self._count(pending, committed.seconds)
         return None
 
+    def wait_out(self, meanwhile: Callable[[], None]) -> None:
+        """Until what is in flight is over, however it ended; `meanwhile` is done about once a second."""
+        while self._in_flight is not None and not self._in_flight[1].done():
+            meanwhile()
+            wait_for_futures([self._in_flight[1]], 1.0)
+
     def _show_writer(self) -> None:
         seen, counters = self._writer.counters, self._counters
         counters.transactions[Outcome.COMMITTED] = seen.committed

@@ -111,10 +111,10 @@ class Member:
         self.progress = progress
         self.shutdown = shutdown
 
-    def open(self) -> None:
+    def open(self, timeout_ms: int | None = None) -> None:
         """Take over the transactional id. Raises RetryError, AccessError, ConfigError."""
         self.writer = Writer(self.cluster, writer_settings(self.config))
-        self.writer.open(written_topics(self.config))
+        self.writer.open(written_topics(self.config), timeout_ms)
 
     def run(self) -> None:
         """Until a signal asks to stop. Raises what a restart of the process is better for than another attempt."""
@@ -139,12 +139,17 @@ class Member:
             source = Source(self.cluster, source_settings(self.config))
             stack.callback(source.close)
             committer = Committer(self.writer, committing, self.pipeline.counters, time.monotonic)
+            stack.callback(committer.wait_out, self._turn)
             Loop(self.config, self.pipeline, source, committer, self.ownership, self.progress, self.shutdown).run()
+
+    def _turn(self) -> None:
+        """Waiting for the brokers is a turn too."""
+        self.progress.enter(self.progress.phase, time.monotonic())
 
     def _open_again(self) -> None:
         while not self.shutdown.requested:
             try:
-                self.open()
+                self.open(self.config.commit.request_timeout_ms)
                 break
             except FencedError:
                 raise

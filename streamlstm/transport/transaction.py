@@ -105,12 +105,12 @@ class Writer:
         self._sequences: dict[Partition, int] = {}
         self._settled: dict[Partition, int] = {}
 
-    def open(self, topics: Sequence[str] = ()) -> None:
+    def open(self, topics: Sequence[str] = (), timeout_ms: int | None = None) -> None:
         """Take over the transactional id: aborts what an earlier process left open, fences it.
 
         `topics` will be written to. Raises RetryError, AccessError, ConfigError (the transaction time-out is refused).
         """
-        deadline = self._cluster.deadline(self.settings.commit_timeout_ms)
+        deadline = self._cluster.deadline(self.settings.commit_timeout_ms if timeout_ms is None else timeout_ms)
         self._cluster.watch(topics, deadline)
         level = self._cluster.features(deadline).get(_FEATURE, 0)
         chosen = {"v1": Protocol.V1, "v2": Protocol.V2, "auto": Protocol.V2 if level >= 2 else Protocol.V1}
