@@ -49,7 +49,6 @@ class Ownership:
         clock: Callable[[], float],
     ) -> None:
         self._snapshot = config.snapshot
-        self._group = config.kafka.group_id
         self._pipeline = pipeline
         self._restorer = restorer
         self._progress = progress

@@ -18,6 +18,9 @@ from streamlstm.state.slots import SlotTable
 # measures it anew): the interpreter, NumPy, Numba with LLVM, and the clients of Kafka and Prometheus.
 PROCESS_BYTES = 190_000_000
 
+# Partitions that write chunks in the same transaction, at the most where streams come in numbers.
+WRITING_PARTITIONS = 8
+
 # A record of about 60 bytes of JSON with its key, as it is fetched, and what its forecast takes as a record.
 RECORD_BYTES = 80
 FORECAST_BYTES = 240
@@ -87,15 +90,14 @@ def predict(config: Config, model: Model) -> Sizing:
 
 
 def snapshot_bytes(config: Config, layout: Layout) -> int:
-    """Chunks on their way out, as records and once more as requests; on their way in they are fewer.
-
-    A partition that has reached its bound writes all of them in one transaction.
+    """Chunks on their way out while streams come in numbers, as records and once more as requests; on their way back
+    in they are fewer. A partition that has reached its bound writes all of its chunks in one transaction.
     """
     if not config.snapshot.enabled:
         return 0
-    most = config.state.max_streams_per_partition
-    chunks = AT_ONCE * config.snapshot.max_chunk_bytes
-    return 2 * (chunks if most is None else max(chunks, most * (layout.row_bytes + config.state.max_key_bytes)))
+    stored = layout.row_bytes + config.state.max_key_bytes
+    chunks = min(WRITING_PARTITIONS * AT_ONCE * config.snapshot.max_chunk_bytes, config.state.max_streams * stored)
+    return 2 * max(chunks, (config.state.max_streams_per_partition or 0) * stored)
 
 
 def batch_bytes(config: Config, model: Model, threads: int) -> int:
