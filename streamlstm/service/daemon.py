@@ -110,6 +110,7 @@ class Member:
         self.cluster = cluster
         self.progress = progress
         self.shutdown = shutdown
+        self._member_id = ""
 
     def open(self, timeout_ms: int | None = None) -> None:
         """Take over the transactional id. Raises RetryError, AccessError, ConfigError."""
@@ -136,11 +137,15 @@ class Member:
         self.progress.enter(Phase.JOINING, time.monotonic())
         with ExitStack() as stack:
             committing = stack.enter_context(ThreadPoolExecutor(1, "commit"))
-            source = Source(self.cluster, source_settings(self.config))
+            source = Source(self.cluster, source_settings(self.config), self._member_id)
             stack.callback(source.close)
+            stack.callback(self._keep_name, source)
             committer = Committer(self.writer, committing, self.pipeline.counters, time.monotonic)
             stack.callback(committer.wait_out, self._turn)
             Loop(self.config, self.pipeline, source, committer, self.ownership, self.progress, self.shutdown).run()
+
+    def _keep_name(self, source: Source) -> None:
+        self._member_id = source.group().member_id
 
     def _turn(self) -> None:
         """Waiting for the brokers is a turn too."""

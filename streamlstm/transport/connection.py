@@ -170,10 +170,13 @@ def open_connections(settings: ConnectionSettings) -> Connections:
     return connections
 
 
-def open_consumer(settings: ConnectionSettings, source: SourceSettings, records: Callable[..., Any]) -> KafkaConsumer:
+def open_consumer(
+    settings: ConnectionSettings, source: SourceSettings, records: Callable[..., Any], member_id: str = ""
+) -> KafkaConsumer:
     """A repaired KafkaConsumer, bootstrapped, not yet subscribed.
 
-    `records` makes the fetcher's PartitionRecords. Raises kafka-python's errors.
+    `records` makes the fetcher's PartitionRecords. `member_id` is that of a former consumer whose place it takes in the
+    group. Raises kafka-python's errors.
     """
 
     context = ssl_context(settings.security)
@@ -189,11 +192,15 @@ def open_consumer(settings: ConnectionSettings, source: SourceSettings, records:
         consumer = KafkaConsumer(
             kafka_client=client, **_client_configs(settings), **_consumer_configs(settings, source)
         )
+        for topic in source.topics:  # or the first join, led by us, knows of nothing to assign
+            consumer.partitions_for_topic(topic)
     except BaseException:
         for each in clients:
             each.close()
         raise
     _repair_joins(consumer._coordinator)
+    if member_id:
+        consumer._coordinator.reset_generation(member_id=member_id)
     consumer._fetcher.PartitionRecords = records
     return consumer
 

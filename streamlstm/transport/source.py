@@ -169,13 +169,16 @@ class _Notes(ConsumerRebalanceListener):  # type: ignore[misc]
 class Source:
     """One member of the consumer group. Every method is for one and the same thread, `group` and `healthy` for any."""
 
-    def __init__(self, cluster: Cluster, settings: SourceSettings) -> None:
+    def __init__(self, cluster: Cluster, settings: SourceSettings, member_id: str = "") -> None:
+        """`member_id`: that of a former Source of this process. Who takes its place needn't wait until the group has
+        missed it, for the session time-out.
+        """
         self.settings = settings
         self.rebalances = 0
         self.poll_errors = 0
         self._cluster = cluster
         self._notes = _Notes()
-        self._consumer = self._open()
+        self._consumer = self._open(member_id)
         self._started: dict[Partition, int] = {}
         self._unstarted: set[Partition] = set()
         self._waiting: set[Partition] = set()
@@ -183,14 +186,12 @@ class Source:
         self._held = False
         self._unstable_since: float | None = None
 
-    def _open(self) -> KafkaConsumer:
+    def _open(self, member_id: str) -> KafkaConsumer:
         def records(fetch_offset: int, tp: TopicPartition, records: Any, **given: Any) -> _BatchRecords:
             return _BatchRecords(self.settings.max_batch_bytes, fetch_offset, tp, records, **given)
 
         try:
-            consumer = open_consumer(self._cluster.settings, self.settings, records)
-            for topic in self.settings.topics:  # or the first join, led by us, knows of nothing to assign
-                consumer.partitions_for_topic(topic)
+            consumer = open_consumer(self._cluster.settings, self.settings, records, member_id)
         except ACCESS_ERRORS as error:
             raise AccessError(f"the brokers refuse the consumer: {error}") from error
         except kafka_errors.KafkaError as error:
