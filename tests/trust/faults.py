@@ -37,6 +37,9 @@ ONLY_V1 = (Api.ADD_PARTITIONS, Api.ADD_OFFSETS)
 FROZEN = SESSION + TRANSACTION
 """Longer than both time-outs: the others have taken over when a zombie wakes."""
 
+BROKER_BACK = "broker back"
+"""No fault, but from here on the recovery from a killed broker is the members' own."""
+
 _PATIENCE = 15.0
 
 
@@ -167,12 +170,13 @@ def _gone(member: Member) -> bool:
     return not member.alive
 
 
-def broker_kill(stage: Stage, away: float) -> Script:
-    """kill -9 of the broker, and a start after `away` seconds."""
-    stage.broker.kill()
-    stage.struck("broker kill", "", "broker", stage.everything)
+def broker_kill(stage: Stage, away: float, number: int = 1) -> Script:
+    """kill -9 of a broker, and a start after `away` seconds."""
+    stage.broker.kill(number)
+    stage.struck("broker kill", str(number), "broker", stage.everything)
     yield from stage.pause(away)
-    yield from stage.in_background(stage.broker.start)
+    yield from stage.in_background(lambda: stage.broker.start(number))
+    stage.struck(BROKER_BACK, str(number), "broker", stage.everything)
 
 
 def network(stage: Stage, member: Member, api: Api, harm: Harm, skip: int = 0) -> Script:
@@ -212,7 +216,7 @@ def broker_kills(stage: Stage, chance: random.Random) -> Script:
     """Every minute and a half or so, away for up to 8 seconds."""
     yield from stage.pause(chance.uniform(20, 60))
     while not stage.over:
-        yield from broker_kill(stage, chance.uniform(0, 8))
+        yield from broker_kill(stage, chance.uniform(0, 8), chance.randint(1, stage.brokers))
         yield from stage.pause(chance.uniform(50, 130))
 
 

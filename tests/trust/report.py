@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from tests.trust.follower import Recovery
+from tests.trust.faults import BROKER_BACK
 from tests.trust.judge import Verdict
 from tests.trust.stage import Stage
 
@@ -20,6 +20,9 @@ class Run:
     streams: int
     members: int
     date: str
+    brokers: int = 1
+    model: str = "carry"
+    settings: tuple[str, ...] = ()
 
 
 def report(run: Run, stage: Stage, verdict: Verdict) -> str:
@@ -27,7 +30,8 @@ def report(run: Run, stage: Stage, verdict: Verdict) -> str:
         [
             "# Trust report",
             f"{run.date}, {run.minutes:.1f} minutes, seed {run.seed}: {run.members} members and guests, "
-            f"{stage.partitions} partitions, {run.rate:.0f} events/s of {run.streams} streams, one Apache Kafka.",
+            f"{stage.partitions} partitions, {run.rate:.0f} events/s of {run.streams} streams, {run.brokers} brokers "
+            f"(Apache Kafka), model {run.model}. Settings: {', '.join(run.settings) or 'the defaults'}.",
             "**Clean.**" if verdict.clean and not stage.complaints else "**NOT CLEAN.**",
             _verdict(verdict),
             _faults(stage),
@@ -62,15 +66,13 @@ def _faults(stage: Stage) -> str:
         seconds[recovery.fault.kind.partition(":")[0]].append(recovery.seconds)
     head = ("fault", "times", "partitions affected", "recovery: median", "99 %", "longest")
     rows = [(kind, count, len(seconds[kind]), *_spread(seconds[kind])) for kind, count in sorted(counts.items())]
-    rows.append(("all", len(stage.faults), len(stage.follower.recoveries), *_spread(_all(stage.follower.recoveries))))
+    counted = [recovery for recovery in stage.follower.recoveries if recovery.fault.kind != BROKER_BACK]
+    total = counts.total() - counts[BROKER_BACK]
+    rows.append(("all faults", total, len(counted), *_spread([recovery.seconds for recovery in counted])))
     text = (
         "Recovery is the time from a fault to the first committed answer to an event that is younger than the fault, "
     )
     return f"{text}for each partition affected; faults overlap.\n\n{table(head, rows)}"
-
-
-def _all(recoveries: Iterable[Recovery]) -> list[float]:
-    return [recovery.seconds for recovery in recoveries]
 
 
 def _spread(seconds: list[float]) -> tuple[str, str, str]:

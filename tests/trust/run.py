@@ -11,9 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.daemon_process import write_model
 from tests.trust.faults import bad_network, broker_kills, drawn, lives, steady, storms
 from tests.trust.judge import judge
+from tests.trust.models import KINDS, write_model
 from tests.trust.report import Run, report
 from tests.trust.stage import Script, Stage
 
@@ -30,9 +30,15 @@ def main() -> int:
     parser.add_argument("--report", type=Path, default=REPORT, help="%(default)s")
     parser.add_argument("--folder", type=Path, help="for the broker and the logs; kept when given, or when not clean")
     parser.add_argument("--without-bytes", action="store_true", help="only count: lost, duplicated, reordered")
+    parser.add_argument("--brokers", type=int, choices=[1, 3], default=1, help="3: no faults of the network")
+    parser.add_argument("--model", choices=KINDS, default="carry", help="%(default)s")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of every member")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
-    run = Run(given.minutes, seed, given.rate, given.streams, given.members, time.strftime("%Y-%m-%d"))
+    run = Run(
+        given.minutes, seed, given.rate, given.streams, given.members, time.strftime("%Y-%m-%d"), given.brokers,
+        given.model, tuple(given.set),
+    )  # fmt: skip
     folder = given.folder or Path(tempfile.mkdtemp(prefix="trust-"))
     folder.mkdir(parents=True, exist_ok=True)
     print(f"seed {seed}, logs in {folder}", flush=True)
@@ -43,12 +49,16 @@ def main() -> int:
 
 
 def play(run: Run, folder: Path, to: Path, compare_bytes: bool) -> bool:
-    model = write_model(folder / "model.safetensors")
-    with Stage(folder, model, partitions=8, rate=run.rate, streams=run.streams, seed=run.seed) as stage:
+    model = write_model(folder / "model.safetensors", run.model)
+    settings = dict(text.split("=", 1) for text in run.settings)
+    with Stage(
+        folder, model, partitions=8, rate=run.rate, streams=run.streams, seed=run.seed, brokers=run.brokers,
+        settings=settings,
+    ) as stage:  # fmt: skip
         stage.play([everything(stage, run), _progress(stage, run)])
         stage.drain()
         stage.play([stage.end_members()])
-        verdict = judge(stage.topics, model, folder, {}, compare_bytes)
+        verdict = judge(stage.topics, model, folder, settings, compare_bytes)
         text = report(run, stage, verdict)
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(text + "\n")
@@ -58,11 +68,12 @@ def play(run: Run, folder: Path, to: Path, compare_bytes: bool) -> bool:
 
 def everything(stage: Stage, run: Run) -> Script:
     """Faults of every kind until the time is over; then the members are left alone until each is well."""
-    first = stage.member("one", static=True, proxied=True)
+    first = stage.member("one", static=True, proxied=run.brokers == 1)
     members = [first, stage.member("two", static=True), stage.member("three")][: run.members]
     scripts = [lives(stage, member, drawn(stage, _chance(run, member.name))) for member in members]
-    scripts += [broker_kills(stage, _chance(run, "broker")), bad_network(stage, first, _chance(run, "network"))]
-    scripts += [storms(stage, _chance(run, "storms"))]
+    scripts += [broker_kills(stage, _chance(run, "broker")), storms(stage, _chance(run, "storms"))]
+    if first.proxied:
+        scripts.append(bad_network(stage, first, _chance(run, "network")))
     until = time.monotonic() + 60 * run.minutes
     while scripts:
         stage.over = time.monotonic() > until

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -77,7 +77,7 @@ class Member:
         }  # fmt: skip
         if self.static:
             own["kafka.group_instance_id"] = self.name
-        given = {**_SETTINGS, **own, **settings}
+        given = {**_SETTINGS, **self.stage.settings, **own, **settings}
         arguments = [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
         environment = {name: text for name, text in os.environ.items() if name != VARIABLE}
         if point:
@@ -133,14 +133,28 @@ class Member:
 class Stage:
     """Use as a context. `complaints`: what went wrong beside the account, such as members that hang. `over` asks
     scripts without an end of their own to come to it. `unreached`: faults for which there was no occasion in time.
+    `settings` are those of every member; of several brokers, only the first can have a proxy before it.
     """
 
-    def __init__(self, folder: Path, model: Path, *, partitions: int, rate: float, streams: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model: Path,
+        *,
+        partitions: int,
+        rate: float,
+        streams: int,
+        seed: int = 0,
+        brokers: int = 1,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
         self.folder = folder
         self.model = model
         self.partitions = partitions
+        self.brokers = brokers
+        self.settings = dict(settings or {})
         self.over = False
-        self.broker = LocalKafka(folder / "kafka")
+        self.broker = LocalKafka(folder / "kafka", brokers=brokers)
         self.members: dict[str, Member] = {}
         self.faults: list[Fault] = []
         self.endings: Counter[int] = Counter()
@@ -153,7 +167,7 @@ class Stage:
     def __enter__(self) -> "Stage":
         with ExitStack() as stack:
             stack.enter_context(self.broker)
-            create_topics(self.broker.bootstrap, self.partitions)
+            create_topics(self.broker.bootstrap, self.partitions, self.brokers)
             self.topics = Topics(self.broker.bootstrap, "events", "forecasts", "dead-letters", self.partitions)
             self.proxy = stack.enter_context(FaultProxy(self.broker.proxy_port, self.broker.proxied_port))
             self._threads = stack.enter_context(ThreadPoolExecutor(1))
@@ -280,13 +294,13 @@ class Stage:
         return self.follower.ledger.complete(ends)
 
 
-def create_topics(bootstrap: str, partitions: int) -> None:
+def create_topics(bootstrap: str, partitions: int, replicas: int) -> None:
     compacted = {
         "cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.01", "segment.ms": "5000",
         "max.compaction.lag.ms": "10000",
     }  # fmt: skip
-    topics = [NewTopic(name, partitions, 1) for name in ("events", "forecasts", "dead-letters")]
-    topics.append(NewTopic("snapshots", partitions, 1, config=compacted))
+    topics = [NewTopic(name, partitions, replicas) for name in ("events", "forecasts", "dead-letters")]
+    topics.append(NewTopic("snapshots", partitions, replicas, config=compacted))
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for future in admin.create_topics(topics).values():
         future.result(30)
