@@ -7,23 +7,23 @@ import time
 from confluent_kafka import Producer
 
 BAD = (
-    b'{"ts":1,"value":NaN}',
-    b'{"ts":1,"value":null}',
-    b'{"stream":"huge","ts":1,"value":1e308}',
-    b'{"ts":1,"value":"7"}',
-    b'{"ts":1}',
-    b'{"ts":"yesterday","value":1}',
+    b'{"stream":"$stream","ts":$time,"value":NaN}',
+    b'{"stream":"$stream","ts":$time,"value":null}',
+    b'{"stream":"$stream","ts":$time,"value":1e308}',
+    b'{"stream":"$stream","ts":$time,"value":"7"}',
+    b'{"stream":"$stream","ts":$time}',
+    b'{"stream":"$stream","ts":"yesterday","value":1}',
+    b'{"stream":"","ts":$time,"value":1}',
     b"[1,2]",
     b"\xff\xfe garbage",
-    b'{"stream":""}',
 )
 _TICK = 0.02
 
 
 def event(chance: random.Random, stream: bytes, now: int) -> bytes:
-    """One in fifty is bad; one in fifty has the time of some seconds ago."""
+    """One in fifty is bad; one in fifty is some seconds old. Events name their stream, as files need it."""
     if chance.random() < 0.02:
-        return chance.choice(BAD)
+        return chance.choice(BAD).replace(b"$stream", stream).replace(b"$time", b"%d" % now)
     time_ms = now - chance.choice([1, 5_000, 60_000]) if chance.random() < 0.02 else now
     return b'{"stream":"%s","ts":%d,"value":%.4f}' % (stream, time_ms, chance.gauss(50, 9))
 
