@@ -105,7 +105,7 @@ class Loop:
         if not self.pending.parts:
             return IDLE_POLL_MS
         left = self.committer.started_at + self._interval - time.monotonic()
-        return min(IDLE_POLL_MS, max(0, int(left * 1000)))
+        return min(IDLE_POLL_MS, int(max(0.0, left) * 1000))
 
     def _due(self, now: float) -> bool:
         """A commit at most every interval; the first after a quiet time at once."""
