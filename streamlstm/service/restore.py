@@ -11,7 +11,7 @@ from queue import Empty, Full, Queue
 from threading import Event
 from typing import TypeVar
 
-from streamlstm.errors import BadDataError, FencedError, RetryError, StreamlstmError
+from streamlstm.errors import BadDataError, FencedError, RetryError
 from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
 from streamlstm.transport.high_watermark import high_watermark
@@ -57,9 +57,9 @@ Read = ChunkRecord | Unreadable | EndOfSnapshots
 class _Job:
     partition: int
     cancelled: Event = field(default_factory=Event)
-    items: Queue[Read | StreamlstmError] = field(default_factory=lambda: Queue(QUEUED_RECORDS))
+    items: Queue[Read | Exception] = field(default_factory=lambda: Queue(QUEUED_RECORDS))
 
-    def put(self, item: Read | StreamlstmError) -> None:
+    def put(self, item: Read | Exception) -> None:
         while not self.cancelled.is_set():
             try:
                 return self.items.put(item, timeout=PAUSE_SECONDS)
@@ -98,13 +98,13 @@ class Restorer:
     def take(self, partition: int) -> Read | None:
         """What has been read next; None when there is nothing yet. Nothing comes after EndOfSnapshots.
 
-        Raises what made reading impossible (AccessError, InputMissingError, ...).
+        Raises what made reading impossible (AccessError, InputMissingError, ..., or a bug).
         """
         try:
             item = self._jobs[partition].items.get_nowait()
         except Empty:
             return None
-        if isinstance(item, StreamlstmError):
+        if isinstance(item, Exception):
             raise item
         if isinstance(item, EndOfSnapshots):
             del self._jobs[partition]
@@ -116,7 +116,7 @@ class Restorer:
             cluster = _patiently(job, self._connect)
             if cluster is not None:
                 self._read_all(job, cluster)
-        except StreamlstmError as error:
+        except Exception as error:  # a partition that waits for ever would be worse than any of them
             job.put(error)
         finally:
             if cluster is not None:
