@@ -30,8 +30,8 @@ def report(run: Run, stage: Stage, verdict: Verdict) -> str:
         [
             "# Trust report",
             f"{run.date}, {run.minutes:.1f} minutes, seed {run.seed}: {run.members} members and guests, "
-            f"{stage.partitions} partitions, {run.rate:.0f} events/s of {run.streams} streams, {run.brokers} brokers "
-            f"(Apache Kafka), model {run.model}. Settings: {', '.join(run.settings) or 'the defaults'}.",
+            f"{stage.partitions} partitions, {run.rate:.0f} events/s of {run.streams} streams, model {run.model}, "
+            f"Kafka brokers: {run.brokers}, settings: {', '.join(run.settings) or 'the defaults'}.",
             "**Clean.**" if verdict.clean and not stage.complaints else "**NOT CLEAN.**",
             _verdict(verdict),
             _faults(stage),
@@ -92,6 +92,8 @@ def _points(stage: Stage) -> str:
 
 def _requests(stage: Stage) -> str:
     harmed = [fault for fault in stage.faults if fault.kind.startswith("network")]
+    if not harmed:
+        return "No faults of the network."
     harms = sorted({fault.kind.partition(": ")[2] for fault in harmed})
     counts = Counter((fault.point, fault.kind.partition(": ")[2]) for fault in harmed)
     rows = [(name, *(counts[name, harm] for harm in harms)) for name in sorted({fault.point for fault in harmed})]
