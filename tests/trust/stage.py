@@ -40,6 +40,7 @@ EXPECTED_ENDINGS = {0, 75, -signal.SIGKILL}
 _ASSIGNED = re.compile(r'^streamlstm_lag_records\{[^}]*partition="([0-9]+)"', re.MULTILINE)
 _TURN = 0.02
 _STUCK_AFTER = 90.0
+_LINGERS_AFTER = 10.0
 _SETTINGS: dict[str, object] = {
     "kafka.group_id": "trust", "kafka.session_timeout_ms": int(SESSION * 1000), "kafka.heartbeat_interval_ms": 300,
     "commit.interval_ms": 50, "commit.request_timeout_ms": 2_000,
@@ -64,11 +65,12 @@ class Member:
         self._asked_at = 0.0
         self._ready = False
         self.partitions: frozenset[int] = frozenset()
+        self._said_at = 0.0
 
     def start(self, point: str = "", **settings: object) -> None:
         """`point` is a moment at which it strikes itself, as in tests/trust/member.py."""
         assert self.process is None or self.process.poll() is not None
-        self._port, self._ready, self.partitions = free_port(), False, frozenset()
+        self._port, self._ready, self.partitions, self._said_at = free_port(), False, frozenset(), 0.0
         self.started_at = time.monotonic()
         own: dict[str, object] = {
             "kafka.bootstrap_servers": self.stage.bootstrap_of(self), "kafka.client_id": self.name,
@@ -114,7 +116,21 @@ class Member:
             with suppress(OSError):
                 self._ready = "ok" in self._page("/readyz")
                 self.partitions = frozenset(map(int, _ASSIGNED.findall(self._page("/metrics"))))
+            self._watch_the_end(now)
         return self._ready and self.alive
+
+    def _watch_the_end(self, now: float) -> None:
+        """A process that has said its exit code must be gone soon; one that isn't shows its threads."""
+        log = self.stage.log_path(self.name)
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 2_000))
+            last = file.read().splitlines()[-1:]
+        if not last or b" exit_code=" not in last[0]:
+            return
+        self._said_at = self._said_at or now
+        if 0.0 < self._said_at < now - _LINGERS_AFTER:
+            self.stage.complain(f"member {self.name} lingers {_LINGERS_AFTER:.0f} s after: {last[0].decode()[:200]}")
+            self.signal(signal.SIGUSR1)
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -191,7 +207,6 @@ class Stage:
                 member.process.wait()
         for log in self._logs.values():
             log.close()
-        print("the stage is empty", flush=True)
 
     def member(self, name: str, **kind: bool) -> Member:
         """The member of that name, made when it is new."""
@@ -204,8 +219,11 @@ class Stage:
 
     def log_of(self, name: str) -> BinaryIO:
         if name not in self._logs:
-            self._logs[name] = (self.folder / f"member-{name}.log").open("ab", buffering=0)
+            self._logs[name] = self.log_path(name).open("ab", buffering=0)
         return self._logs[name]
+
+    def log_path(self, name: str) -> Path:
+        return self.folder / f"member-{name}.log"
 
     def complain(self, what: str) -> None:
         self.complaints.append(f"{time.strftime('%H:%M:%S')} {what}")
