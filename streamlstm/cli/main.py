@@ -3,6 +3,9 @@
 import logging
 import os
 import sys
+import threading
+import time
+from typing import NoReturn
 
 import click
 
@@ -28,6 +31,7 @@ PROGRAM = "streamlstm"
 COMPLETION = "_STREAMLSTM_COMPLETE"
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+LEAVING_SECONDS = 2.0
 
 
 @click.group(
@@ -51,7 +55,23 @@ def main(arguments: list[str] | None = None) -> None:
     """The console script: run a command and leave with its exit code."""
     if COMPLETION in os.environ:
         commands.main(prog_name=PROGRAM)  # the shell asks what could come next
-    sys.exit(outcome(arguments))
+    leave(outcome(arguments))
+
+
+def leave(code: int) -> NoReturn:
+    """End the process. The interpreter would wait for every thread, and a client's may hang in a request for a minute:
+    a daemon that has said its last word while it still is a member keeps its partitions from their next owner.
+    """
+    until = time.monotonic() + LEAVING_SECONDS
+    others = [each for each in threading.enumerate() if each is not threading.current_thread() and not each.daemon]
+    for each in others:
+        each.join(max(0.0, until - time.monotonic()))
+    if any(each.is_alive() for each in others):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def outcome(arguments: list[str] | None = None) -> int:

@@ -26,6 +26,7 @@ class Committer:
         self._clock = clock
         self._in_flight: tuple[Pending, Future[Committed]] | None = None
         self.started_at = float("-inf")
+        self.member_id = ""
 
     @property
     def idle(self) -> bool:
@@ -38,7 +39,7 @@ class Committer:
 
     def start(self, pending: Pending, group: Group) -> None:
         """Begin to commit `pending`; `settle` must have said that the transaction before is through."""
-        self.started_at = self._clock()
+        self.started_at, self.member_id = self._clock(), group.member_id
         self._in_flight = pending, self._executor.submit(self._writer.commit, pending.produce, pending.offsets, group)
 
     def settle(self, timeout: float = 0.0) -> Pending | None:

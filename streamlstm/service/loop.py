@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from streamlstm.config import Config
-from streamlstm.errors import RetryError
+from streamlstm.errors import FencedError, RetryError
 from streamlstm.fault_points import reach
 from streamlstm.service.committer import Committer
 from streamlstm.service.counters import Stage
@@ -126,7 +126,12 @@ class Loop:
         return True
 
     def _settle(self, timeout: float = 0.0) -> None:
-        undone = self.committer.settle(timeout)
+        try:
+            undone = self.committer.settle(timeout)
+        except FencedError as error:
+            if self.source.group().member_id == self.committer.member_id:
+                raise
+            raise RetryError(f"the group knows this replica by another name since it committed: {error}") from error
         if undone is not None:
             self.pending.follow(undone)
             self.pending.drop({source for source in self.pending.parts if source not in self.ownership.owned})
