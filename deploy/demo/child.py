@@ -1,10 +1,11 @@
 """Processes that the demo starts, and that end with it however it ends."""
 
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+from deploy.kafka.local_kafka import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,10 +23,9 @@ class Child:
 
     def __init__(self, module: str, *arguments: str, log: Path) -> None:
         self._name, self._log = module, log
-        with_parent = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                [*with_parent, sys.executable, "-m", module, *arguments],
+                [*die_with_parent(), sys.executable, "-m", module, *arguments],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -183,7 +183,7 @@ class _Node:
         with self._log.open("ab") as log:
             self.log_begin = log.tell()
             self.process = subprocess.Popen(
-                [*_die_with_parent(self.owned), *self.java(libs, "kafka.Kafka", str(self.config))],
+                [*(die_with_parent() if self.owned else []), *self.java(libs, "kafka.Kafka", str(self.config))],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -382,12 +382,16 @@ def _is_broker(pid: int) -> bool:
         return False
 
 
-def _die_with_parent(owned: bool) -> list[str]:
-    """A command prefix (util-linux) that has the kernel kill the broker when its parent dies, kill -9 included.
+def die_with_parent() -> list[str]:
+    """A command prefix (util-linux) that has the kernel kill the process when its parent dies, kill -9 included; it
+    doesn't begin when its parent has died already. Nothing where setpriv is not there.
 
     The parent is the thread that started it, not the process.
     """
-    return ["setpriv", "--pdeathsig", "KILL"] if owned and shutil.which("setpriv") else []
+    if not shutil.which("setpriv"):
+        return []
+    has_parent = '[ "$PPID" = "$0" ] && exec "$@"'
+    return ["setpriv", "--pdeathsig", "KILL", "sh", "-c", has_parent, str(os.getpid())]
 
 
 def main() -> int:
