@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from streamlstm.config import Config
 from streamlstm.errors import InputMissingError, UsageError
 from streamlstm.transport.cluster import Cluster
-from streamlstm.transport.high_watermark import high_watermark
-from streamlstm.transport.offsets import EARLIEST, LATEST, Partition, committed_offsets, list_offsets
+from streamlstm.transport.offsets import EARLIEST, LATEST, Partition, committed_offsets, high_watermarks, list_offsets
 from streamlstm.transport.topics import TopicFacts, describe_topics
 
 
@@ -147,8 +146,7 @@ def _offsets(cluster: Cluster, bound: Bound, here: list[Partition]) -> dict[Part
 
 
 def _logs(cluster: Cluster, topic: str, partitions: list[int]) -> dict[int, tuple[int, int]]:
-    starts = list_offsets(cluster, [(topic, partition) for partition in partitions], EARLIEST, _deadline(cluster))
-    return {
-        partition: (starts[topic, partition], high_watermark(cluster, (topic, partition), _deadline(cluster)))
-        for partition in partitions
-    }
+    here = [(topic, partition) for partition in partitions]
+    starts = list_offsets(cluster, here, EARLIEST, _deadline(cluster))
+    ends = high_watermarks(cluster, here, _deadline(cluster))
+    return {each[1]: (starts[each], ends[each]) for each in here}

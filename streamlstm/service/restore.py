@@ -14,8 +14,8 @@ from typing import TypeVar
 from streamlstm.errors import BadDataError, FencedError, RetryError
 from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
-from streamlstm.transport.high_watermark import high_watermark
 from streamlstm.transport.log_reader import LogReader, records
+from streamlstm.transport.offsets import high_watermarks
 from streamlstm.transport.topics import log_ranges
 
 Answer = TypeVar("Answer")
@@ -128,11 +128,11 @@ class Restorer:
         """
         snapshots = self._snapshot_topic, job.partition
         found = _patiently(job, lambda: log_ranges(cluster, self._snapshot_topic, [job.partition]))
-        end = _patiently(job, lambda: high_watermark(cluster, snapshots, cluster.deadline()))
-        if found is None or end is None:
+        ends = _patiently(job, lambda: high_watermarks(cluster, [snapshots], cluster.deadline()))
+        if found is None or ends is None:
             return
         reader = LogReader(cluster, *snapshots, found[job.partition][0])
-        while reader.position < end:
+        while reader.position < ends[snapshots]:
             batches = _patiently(job, lambda: reader.read(READ_SECONDS))
             if batches is None:
                 return

@@ -31,7 +31,7 @@ _NOT_COORDINATOR = (14, 15, 16)
 _UNSTABLE_OFFSET_COMMIT = 88
 _UNKNOWN_TOPIC = 3
 _RETRIABLE_LIST = (3, 5, 6, 56, 74, 75, 78)
-_READ_COMMITTED = 1
+READ_UNCOMMITTED, READ_COMMITTED = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,12 @@ def _offset_fetch(group: str, wanted: list[Partition]) -> Any:
 
 
 def list_offsets(
-    cluster: Cluster, partitions: Iterable[Partition], timestamp: int, deadline: float
+    cluster: Cluster,
+    partitions: Iterable[Partition],
+    timestamp: int,
+    deadline: float,
+    *,
+    isolation: int = READ_COMMITTED,
 ) -> dict[Partition, int]:
     """The offset that stands for `timestamp`: EARLIEST, LATEST (the last stable offset), or epoch milliseconds.
 
@@ -112,7 +117,7 @@ def list_offsets(
     found: dict[Partition, int] = {}
     cluster.watch(sorted({topic for topic, _ in missing}), deadline)
     while missing:
-        why = _ask_offsets(cluster, missing, timestamp, deadline, found)
+        why = _ask_offsets(cluster, missing, timestamp, isolation, deadline, found)
         missing -= found.keys()
         if missing and cluster.clock() + RETRY_PAUSE_SECONDS >= deadline:
             _raise_unknown(cluster, missing, why)
@@ -121,8 +126,16 @@ def list_offsets(
             cluster.pause(RETRY_PAUSE_SECONDS)
     without = [partition for partition, offset in found.items() if offset < 0]
     if without:
-        found |= list_offsets(cluster, without, LATEST, deadline)
+        found |= list_offsets(cluster, without, LATEST, deadline, isolation=isolation)
     return found
+
+
+def high_watermarks(cluster: Cluster, partitions: Iterable[Partition], deadline: float) -> dict[Partition, int]:
+    """The offset behind the last record that is safely stored, with what is in transactions that are still open.
+
+    Every record that had been acknowledged when this was asked lies before it. Raises what `list_offsets` raises.
+    """
+    return list_offsets(cluster, partitions, LATEST, deadline, isolation=READ_UNCOMMITTED)
 
 
 def _raise_unknown(cluster: Cluster, missing: set[Partition], why: str) -> None:
@@ -133,14 +146,19 @@ def _raise_unknown(cluster: Cluster, missing: set[Partition], why: str) -> None:
 
 
 def _ask_offsets(
-    cluster: Cluster, wanted: set[Partition], timestamp: int, deadline: float, found: dict[Partition, int]
+    cluster: Cluster,
+    wanted: set[Partition],
+    timestamp: int,
+    isolation: int,
+    deadline: float,
+    found: dict[Partition, int],
 ) -> str:
     by_leader: dict[int, list[Partition]] = {}
     for partition in sorted(wanted):
         leader = cluster.leader(*partition)
         if leader is not None:
             by_leader.setdefault(leader, []).append(partition)
-    requests = [(leader, _list_request(each, timestamp)) for leader, each in by_leader.items()]
+    requests = [(leader, _list_request(each, timestamp, isolation)) for leader, each in by_leader.items()]
     why = "no leader" if not requests else ""
     for answer in cluster.send_all(requests, min(deadline, cluster.deadline())):
         if isinstance(answer, NotSent | Lost):
@@ -163,7 +181,7 @@ def _keep_offset(topic: str, row: Any, found: dict[Partition, int]) -> str:
     return code_name(row.error_code)
 
 
-def _list_request(partitions: list[Partition], timestamp: int) -> Any:
+def _list_request(partitions: list[Partition], timestamp: int, isolation: int) -> Any:
     topic = ListOffsetsRequest.ListOffsetsTopic
     row = topic.ListOffsetsPartition
     topics = [
@@ -173,7 +191,7 @@ def _list_request(partitions: list[Partition], timestamp: int) -> Any:
         )
         for name, indexes in _by_topic(partitions).items()
     ]
-    return ListOffsetsRequest(replica_id=-1, isolation_level=_READ_COMMITTED, topics=topics, max_version=9)
+    return ListOffsetsRequest(replica_id=-1, isolation_level=isolation, topics=topics, max_version=9)
 
 
 def _by_topic(partitions: Iterable[Partition]) -> dict[str, list[int]]:

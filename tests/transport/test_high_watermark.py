@@ -4,8 +4,7 @@ import pytest
 from confluent_kafka import Producer
 
 from streamlstm.errors import InputMissingError
-from streamlstm.transport.high_watermark import high_watermark
-from streamlstm.transport.offsets import LATEST, list_offsets
+from streamlstm.transport.offsets import LATEST, high_watermarks, list_offsets
 from tests.transport.live import connected, fresh, make_topic, produce
 
 
@@ -21,14 +20,14 @@ def test_counts_what_readers_of_committed_records_have_to_wait_for(kafka: str) -
     assert producer.flush(20) == 0
     with connected(kafka) as cluster:
         here = (topic, 1)
-        assert high_watermark(cluster, here, cluster.deadline()) == 5
+        assert high_watermarks(cluster, [here], cluster.deadline()) == {here: 5}
         assert list_offsets(cluster, [here], LATEST, cluster.deadline())[here] == 2
-        assert high_watermark(cluster, (topic, 0), cluster.deadline()) == 0
+        assert high_watermarks(cluster, [(topic, 0)], cluster.deadline()) == {(topic, 0): 0}
         producer.abort_transaction(20)
-        assert high_watermark(cluster, here, cluster.deadline()) >= 5
+        assert high_watermarks(cluster, [here], cluster.deadline())[here] >= 5
 
 
 @pytest.mark.kafka
 def test_a_topic_that_is_not_there(kafka: str) -> None:
     with connected(kafka) as cluster, pytest.raises(InputMissingError, match="is not there"):
-        high_watermark(cluster, (fresh("none"), 0), cluster.deadline())
+        high_watermarks(cluster, [(fresh("none"), 0)], cluster.deadline())
