@@ -16,10 +16,11 @@ import numpy as np
 from streamlstm.config import Config
 from streamlstm.errors import BadDataError, InputMissingError, OffsetGoneError, RetryError
 from streamlstm.events.batch import EventBatch
-from streamlstm.events.decode import MalformedBatch, append_batch
+from streamlstm.events.decode import MalformedBatch
 from streamlstm.events.sources import Answered, ForecastReader, LetterReader
 from streamlstm.service.account import Account, Answers, Kind, Result
 from streamlstm.service.audit_range import AuditOptions, Range, plan
+from streamlstm.service.rows import append_fetched
 from streamlstm.service.wiring import connection_settings
 from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
@@ -222,11 +223,7 @@ class Audit:
             if isinstance(each, PoisonBatch):
                 unreadable.append((each.base_offset, each.last_offset))
                 continue
-            outcome = append_batch(
-                self._batch, each.topic, each.partition, each.records, count=each.count, base_offset=each.base_offset,
-                base_timestamp=each.base_timestamp, append_time=each.append_time, min_offset=each.min_offset,
-            )  # fmt: skip
-            if isinstance(outcome, MalformedBatch):
+            if isinstance(append_fetched(self._batch, each, each.min_offset), MalformedBatch):
                 unreadable.append((max(each.base_offset, each.min_offset), each.last_offset))
         return unreadable
 

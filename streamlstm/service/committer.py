@@ -5,15 +5,24 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for_futures
+from dataclasses import dataclass
 
 from streamlstm.errors import StaleGenerationError
 from streamlstm.fault_points import reach
 from streamlstm.service.counters import Counters, Outcome, Stage
-from streamlstm.service.pending import Pending
+from streamlstm.service.pending import Pending, TopicPartition
 from streamlstm.transport.group import Group
 from streamlstm.transport.transaction import Committed, Writer
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What was in flight; unless it is committed, nothing of it is, and it is to be committed with what follows."""
+
+    pending: Pending
+    is_committed: bool
 
 
 class Committer:
@@ -25,6 +34,7 @@ class Committer:
         self._counters = counters
         self._clock = clock
         self._in_flight: tuple[Pending, Future[Committed]] | None = None
+        self._given_up: set[TopicPartition] = set()
         self.started_at = float("-inf")
         self.member_id = ""
 
@@ -40,13 +50,20 @@ class Committer:
     def start(self, pending: Pending, group: Group) -> None:
         """Begin to commit `pending`; `settle` must have said that the transaction before is through."""
         self.started_at, self.member_id = self._clock(), group.member_id
+        self._given_up.clear()
         self._in_flight = pending, self._executor.submit(self._writer.commit, pending.produce, pending.offsets, group)
 
-    def settle(self, timeout: float = 0.0) -> Pending | None:
-        """What came to nothing because the group has moved on, to be committed again with what follows; else None.
+    def give_up(self, partitions: set[TopicPartition]) -> None:
+        """These have gone while they may be in flight. What comes to nothing of them is their next owner's to answer,
+        even where that is this replica again: it has taken up the state of the committed offset by then.
+        """
+        self._given_up |= partitions
 
-        Waits up to `timeout` seconds for the outcome; `idle` says whether there is one. Raises the writer's other
-        errors: nothing of the transaction is visible to a read_committed reader then.
+    def settle(self, timeout: float = 0.0) -> Settled | None:
+        """What is no longer in flight; None where nothing is, or where it still is after `timeout` seconds.
+
+        Raises the writer's errors, except that the group has moved on: nothing of the transaction is visible to a
+        read_committed reader then.
         """
         if self._in_flight is None:
             return None
@@ -61,11 +78,12 @@ class Committer:
             committed = outcome.result()
         except StaleGenerationError as error:
             log.info("a rebalance came before the commit; it is repeated", extra={"cause": str(error)})
-            return pending
+            pending.drop(self._given_up)
+            return Settled(pending, is_committed=False)
         finally:
             self._show_writer()
         self._count(pending, committed.seconds)
-        return None
+        return Settled(pending, is_committed=True)
 
     def wait_out(self, meanwhile: Callable[[], None]) -> None:
         """Until what is in flight is over, however it ended; `meanwhile` is done about once a second."""
@@ -90,7 +108,7 @@ class Committer:
                 counters.forecasts[code] += n
             for code, n in enumerate(part.by_reason.tolist()):
                 counters.dead_letters[code] += n
-        counters.committed |= pending.offsets
+        counters.committed |= {each: offset for each, offset in pending.offsets.items() if each not in self._given_up}
         counters.stages[Stage.COMMIT].observe(seconds)
         counters.last_commit_at = time.time()
         if pending.since is not None:

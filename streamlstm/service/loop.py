@@ -127,14 +127,17 @@ class Loop:
 
     def _settle(self, timeout: float = 0.0) -> None:
         try:
-            undone = self.committer.settle(timeout)
+            settled = self.committer.settle(timeout)
         except FencedError as error:
             if self.source.group().member_id == self.committer.member_id:
                 raise
             raise RetryError(f"the group knows this replica by another name since it committed: {error}") from error
-        if undone is not None:
-            self.pending.follow(undone)
-            self.pending.drop({source for source in self.pending.parts if source not in self.ownership.owned})
+        if settled is None:
+            return
+        if settled.is_committed:
+            self.pipeline.committed(settled.pending)
+        else:
+            self.pending.follow(settled.pending)
 
     def _commit_everything(self, seconds: float, meanwhile: Callable[[], None]) -> bool:
         """Settle what is in flight and commit what is pending; `meanwhile` is done between two looks at a group that
@@ -163,6 +166,7 @@ class Loop:
                 self.pending.drop(fetched.revoked)
             reach("revoked")
         if gone:
+            self.committer.give_up(gone)
             self.ownership.leave(gone)
         if fetched.assigned:
             if self.source.group().stable:  # room for what comes

@@ -2,7 +2,7 @@
 
     assigned ──> restoring ──> (replaying) ──> live
         │            └──> stopped: its state can't be had exactly, and nothing is done without being asked
-        └── the state is in memory still, exact for the committed offset: live at once
+        └── the state is in memory still, exact for the committed offset, and so is what was written of it: live at once
 
 A partition that went away keeps its state until the group is stable again: in a rebalance it often comes straight back.
 """
@@ -100,7 +100,8 @@ class Ownership:
             if not fresh:
                 self._counters.committed[where] = committed
             log.info("partition assigned", extra={"topic": topic, "partition": partition, "offset": committed})
-            if not fresh and self._pipeline.positions.get(where) == committed:
+            is_here = self._pipeline.positions.get(where) == committed and where not in self._pipeline.unsettled
+            if is_here and not fresh:
                 log.info("state is here", extra={"topic": topic, "partition": partition, "offset": committed})
                 self._go_live(where, committed, committed, source)
             else:

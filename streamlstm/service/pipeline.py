@@ -15,12 +15,13 @@ from streamlstm.engine.forecaster import Forecaster
 from streamlstm.errors import InvariantError
 from streamlstm.events.batch import EventBatch, Reason
 from streamlstm.events.dead_letter import DeadLetterEncoder, PoisonReference
-from streamlstm.events.decode import Appended, JsonDecoder, MalformedBatch, RawDecoder, append_batch
+from streamlstm.events.decode import JsonDecoder, MalformedBatch, RawDecoder
 from streamlstm.events.encode import EncodedBatch, ForecastEncoder
 from streamlstm.events.forecast import ForecastBatch, Status
 from streamlstm.fault_points import reach
 from streamlstm.service.counters import Counters, Stage
 from streamlstm.service.pending import Part, Pending, TopicPartition
+from streamlstm.service.rows import append_fetched
 from streamlstm.service.wiring import field_paths
 from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
 from streamlstm.transport.record_batches import encode_batch
@@ -41,6 +42,7 @@ class Pipeline:
     requests.
 
     `positions`: per partition that it holds the state of, the offset below which every event is part of that state.
+    `unsettled`: those of which chunks were taken that aren't known to be in the log.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Pipeline:
         self.dead_letters = DeadLetterEncoder(__version__, output.max_batch_bytes, output.compression)
         self.batch = EventBatch(inputs=len(model.inputs), payload=np.zeros(0, np.uint8), capacity=1024)
         self.positions: dict[TopicPartition, int] = {}
+        self.unsettled: set[TopicPartition] = set()
         self._replayed = EventBatch(inputs=len(model.inputs), payload=np.zeros(0, np.uint8), capacity=1024)
         self._replay_until: dict[TopicPartition, int] = {}
         self._leader_epochs: dict[TopicPartition, int] = {}
@@ -83,10 +86,12 @@ class Pipeline:
         self.positions[source] = position
         if position < committed:
             self._replay_until[source] = committed
+        self._show_tag(source)
 
     def forget(self, source: TopicPartition) -> int:
         """Give up a partition's state; returns how many streams it had."""
         self.positions.pop(source, None)
+        self.unsettled.discard(source)
         self._replay_until.pop(source, None)
         self._leader_epochs.pop(source, None)
         self.counters.snapshot_tags.pop(source, None)
@@ -139,7 +144,7 @@ class Pipeline:
             until = self._replay_until.get((item.topic, item.partition), 0)
             if item.base_offset < until and isinstance(item, FetchedBatch):
                 start = batch.n
-                self._append(batch, item, item.min_offset)
+                append_fetched(batch, item, item.min_offset)
                 batch.truncate(start + int(np.searchsorted(batch.offset[start : batch.n], until)))
         if batch.n == 0 or self.checkpoint is None:
             return
@@ -183,36 +188,39 @@ class Pipeline:
         with self._timed(Stage.SNAPSHOT):
             for source, part in pending.parts.items():
                 epoch = self._leader_epochs.get(source, -1)
-                for record in self.checkpoint.take(source[1], part.offset, epoch, now):
+                taken = self.checkpoint.take(source[1], part.offset, epoch, now)
+                for record in taken:
                     part.produce_one(topic, source[1], encode_batch([record], timestamp))
                     reach("snapshot_taken")
-                tag = self.checkpoint.oldest_tag(source[1])
-                if tag is not None:
-                    self.counters.snapshot_tags[source] = tag
+                if taken:
+                    self.unsettled.add(source)
+                    self._show_tag(source)
         self.counters.snapshot_chunks = self.checkpoint.chunks
         self.counters.snapshot_bytes = self.checkpoint.chunk_bytes
+
+    def committed(self, pending: Pending) -> None:
+        """All of it is in the log."""
+        self.unsettled -= pending.parts.keys()
+
+    def _show_tag(self, source: TopicPartition) -> None:
+        tag = self.checkpoint.oldest_tag(source[1]) if self.checkpoint is not None else None
+        if tag is not None:
+            self.counters.snapshot_tags[source] = tag
 
     def _append_all(self, fetched: Fetched) -> None:
         """Make the fetched record batches rows; what can't be read is noted with the row before which it stood."""
         for item in fetched.batches:
-            if item.last_offset < self._replay_until.get((item.topic, item.partition), 0):
-                continue
             source = item.topic, item.partition
+            answered_before = self._replay_until.get(source, 0)
+            if item.last_offset < answered_before:
+                continue
             if isinstance(item, PoisonBatch):
                 self._poison.setdefault(source, []).append((self.batch.n, _unreadable(item)))
                 continue
             self._leader_epochs[source] = item.leader_epoch
-            appended = self._append(self.batch, item, max(item.min_offset, self._replay_until.get(source, 0)))
+            appended = append_fetched(self.batch, item, max(item.min_offset, answered_before))
             if isinstance(appended, MalformedBatch):
                 self._poison.setdefault(source, []).append((self.batch.n, _malformed(item, appended)))
-
-    @staticmethod
-    def _append(batch: EventBatch, item: FetchedBatch, min_offset: int) -> Appended | MalformedBatch:
-        return append_batch(
-            batch, item.topic, item.partition, item.records, count=item.count, base_offset=item.base_offset,
-            base_timestamp=item.base_timestamp, append_time=item.append_time, min_offset=min_offset,
-            last_offset=item.last_offset,
-        )  # fmt: skip
 
     def _encode(self, source: TopicPartition, rows: NDArray[np.int64], answers: ForecastBatch, part: Part) -> None:
         """Forecasts first: a row whose forecast is too large for a record batch becomes a dead letter by that. Dead

@@ -102,6 +102,7 @@ class Writer:
         self.protocol = Protocol.V2
         self._cluster = cluster
         self._producer: Producer | None = None
+        self._doubtful_epoch = False  # it was fenced when we were no member: perhaps for our transaction's age
         self._sequences: dict[Partition, int] = {}
         self._settled: dict[Partition, int] = {}
 
@@ -147,7 +148,7 @@ class Writer:
         deadline = self._cluster.deadline(self.settings.commit_timeout_ms if timeout_ms is None else timeout_ms)
         attempt = self._attempt(batches, offsets, group, deadline)
         self._cluster.watch(sorted({batch.topic for batch in batches}), deadline)
-        state = begin(self.protocol)
+        state = State(self.protocol, Step.MEMBERSHIP) if self._doubtful_epoch else begin(self.protocol)
         while not state.terminal:
             state = self._advance(state, attempt)
         if state.step is Step.FAILED:
@@ -185,6 +186,8 @@ class Writer:
         if code == 0 and state.step in _POINTS:
             reach(_POINTS[state.step])
         self._count(state, after)
+        if state.step is Step.MEMBERSHIP and after.step is Step.FAILED:
+            self._doubtful_epoch = True
         if self._begins_anew(state, after):
             attempt.count += 1
             attempt.began = self._cluster.clock()
@@ -287,6 +290,7 @@ class Writer:
     def _become(self, producer_id: int, epoch: int) -> None:
         """A new epoch numbers its batches from 0."""
         self._producer = Producer(self.settings.transactional_id, int(producer_id), int(epoch))
+        self._doubtful_epoch = False
         self._sequences.clear()
 
     def _end(self, state: State, attempt: _Attempt) -> int:

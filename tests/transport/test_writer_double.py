@@ -170,6 +170,30 @@ def test_a_zombie_that_slept_through_everything_takes_nothing_from_its_successor
     assert values(broker) == {p: [bytes(written(2)[p].buffer[61:])] for p in range(3)}
 
 
+@pytest.mark.parametrize("v2", [True, False], ids=["v2", "v1"])
+def test_a_zombie_that_is_let_in_again_takes_the_place_of_its_old_epoch(v2: bool) -> None:
+    """The transaction expired and so did the membership. Its epoch is good for nothing, but that is no other's doing."""
+    broker = BrokerDouble(v2, MEMBER)
+    zombie, cluster = opened(broker)
+    old = broker.group = Group("group", 2, "member", None, True)
+
+    def fate(request: Any) -> str | int:
+        if type(request).name == "EndTxnRequest" and broker.group is old:
+            cluster.now += 60
+            broker.expire()
+            broker.group = MEMBER
+        return "ok"
+
+    cluster.fate = fate
+    with pytest.raises(StaleGenerationError):
+        zombie.commit(written(1), {("in", 0): 1}, old)
+    with pytest.raises(StaleGenerationError):
+        zombie.commit(written(1), {("in", 0): 1}, old)
+    zombie.commit(written(2), {("in", 0): 1}, MEMBER)
+    assert values(broker) == {p: [bytes(written(2)[p].buffer[61:])] for p in range(3)}
+    assert zombie.counters.fenced == 0
+
+
 def test_a_late_request_for_a_new_epoch_fences_ourselves_and_loses_nothing() -> None:
     """v1: the broker fences the open transaction whatever epoch InitProducerId names. A restart, nothing visible."""
     broker = BrokerDouble(False)

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from deploy.kafka.local_kafka import LocalKafka
+from deploy.kafka.local_kafka import LocalKafka, die_with_parent
 from tests.daemon_process import free_port
 from tests.transport.fault_proxy import FaultProxy
 from tests.trust.follower import Fault, Follower
@@ -87,7 +87,7 @@ class Member:
         log = self.stage.log_of(self.name)
         log.write(f"--- start {time.strftime('%H:%M:%S')} {point}\n".encode())
         self.process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "tests.trust.member", "run", *arguments],
+            [*die_with_parent(), sys.executable, "-m", "tests.trust.member", "run", *arguments],
             stdout=log, stderr=log, env=environment, cwd=ROOT,
         )  # fmt: skip
 
@@ -121,16 +121,20 @@ class Member:
 
     def _watch_the_end(self, now: float) -> None:
         """A process that has said its exit code must be gone soon; one that isn't shows its threads."""
-        log = self.stage.log_path(self.name)
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 2_000))
-            last = file.read().splitlines()[-1:]
-        if not last or b" exit_code=" not in last[0]:
+        last = self._last_words()
+        if " exit_code=" not in last:
             return
         self._said_at = self._said_at or now
         if 0.0 < self._said_at < now - _LINGERS_AFTER:
-            self.stage.complain(f"member {self.name} lingers {_LINGERS_AFTER:.0f} s after: {last[0].decode()[:200]}")
+            self.stage.complain(f"member {self.name} lingers {_LINGERS_AFTER:.0f} s after: {last[:200]}")
             self.signal(signal.SIGUSR1)
+
+    def _last_words(self) -> str:
+        """The last line of its log; of a bug's traceback the end."""
+        log = self.stage.log_path(self.name)
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 2_000))
+            return b"".join(file.read().splitlines()[-1:]).decode(errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -142,7 +146,7 @@ class Member:
         code = self.process.wait()
         self.stage.endings[code] += 1
         if code not in EXPECTED_ENDINGS:
-            self.stage.complain(f"member {self.name} ended with {code}")
+            self.stage.complain(f"member {self.name} ended with {code}: {self._last_words()}")
         return code
 
 

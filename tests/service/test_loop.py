@@ -1,0 +1,236 @@
+"""What becomes of a commit under way when the group takes partitions away, and gives them back before it has ended.
+
+The source and the writer are doubles that do what the test says; everything between them is the daemon's own.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from streamlstm.config import Config
+from streamlstm.engine.forecaster import Forecaster
+from streamlstm.errors import StaleGenerationError
+from streamlstm.model.model_file import load
+from streamlstm.service.committer import Committer
+from streamlstm.service.counters import Counters
+from streamlstm.service.health import Progress
+from streamlstm.service.loop import Loop
+from streamlstm.service.ownership import Ownership
+from streamlstm.service.pipeline import Pipeline
+from streamlstm.service.restore import ChunkRecord, EndOfSnapshots, Read
+from streamlstm.service.shutdown import Shutdown
+from streamlstm.service.wiring import checkpoint_of, forecaster_settings
+from streamlstm.transport.fetched import FetchedBatch, PartitionBytes
+from streamlstm.transport.group import Group
+from streamlstm.transport.log_reader import records
+from streamlstm.transport.requests import Partition, ProduceBatch
+from streamlstm.transport.source import Fetched
+from streamlstm.transport.transaction import Committed, WriterCounters
+from tests.daemon_process import write_model
+from tests.transport.batches import at, encode
+
+ONE, TWO = ("events", 1), ("events", 2)
+TIME = 1_730_000_000_000
+FIRST = 40
+
+
+class Brokers:
+    """Source, writer and executor at once. `log` has what the group committed, transaction by transaction."""
+
+    def __init__(self) -> None:
+        self.counters = WriterCounters()
+        self.next = Fetched()
+        self.generation = 1
+        self.rebalances = 0
+        self.sought: dict[Partition, int] = {}
+        self.asked: list[tuple[dict[Partition, int], list[ProduceBatch], Group]] = []
+        self.log: list[tuple[dict[Partition, int], list[ProduceBatch]]] = []
+        self._outcome: Future[Committed] = Future()
+
+    @property
+    def committed(self) -> list[dict[Partition, int]]:
+        return [offsets for offsets, _ in self.log]
+
+    def log_of(self, topic: str, partition: int) -> list[bytearray]:
+        return [
+            each.buffer
+            for _, all_of in self.log
+            for each in all_of
+            if (each.topic, each.partition) == (topic, partition)
+        ]
+
+    # the source
+    def poll(self, timeout_ms: int, max_bytes: int) -> Fetched:
+        given, self.next = self.next, Fetched()
+        return given
+
+    def group(self) -> Group:
+        return Group("group", self.generation, "me", None, True)
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        self.sought[partition] = offset
+
+    def hold(self, is_held: bool) -> None: ...
+
+    def ends(self) -> dict[Partition, int]:
+        return {}
+
+    def expected(self) -> frozenset[Partition]:
+        return frozenset()
+
+    def heartbeat_age(self) -> float:
+        return 0.0
+
+    # the writer, and the thread that it runs on
+    def commit(self, batches: Sequence[ProduceBatch], offsets: Mapping[Partition, int], group: Group) -> Committed:
+        raise AssertionError
+
+    def submit(self, _: object, batches: list[ProduceBatch], offsets: dict[Partition, int], group: Group) -> object:
+        self._outcome = Future()
+        self.asked.append((offsets, batches, group))
+        return self._outcome
+
+    def say(self, outcome: Exception | None = None) -> None:
+        """How the transaction under way has ended."""
+        if outcome is not None:
+            self._outcome.set_exception(outcome)
+        else:
+            self.log.append(self.asked[-1][:2])
+            self._outcome.set_result(Committed(0.01, 1))
+
+
+class Snapshots:
+    """A restorer, from what was committed."""
+
+    def __init__(self, brokers: Brokers) -> None:
+        self._brokers = brokers
+        self._left: dict[int, list[Read]] = {}
+
+    def begin(self, partition: int) -> None:
+        self._left[partition] = [
+            ChunkRecord(key or b"", value)
+            for batch in self._brokers.log_of("snapshots", partition)
+            for stored in PartitionBytes("snapshots", partition, 0, bytes(batch), [], 1 << 20)
+            if isinstance(stored, FetchedBatch)
+            for _, _, key, value, _ in records(stored)
+        ] + [EndOfSnapshots(0, 1_000)]
+
+    def cancel(self, partition: int) -> None:
+        self._left.pop(partition, None)
+
+    def take(self, partition: int) -> Read:
+        return self._left[partition].pop(0)
+
+
+class Daemon:
+    """The loop, between doubles. It owns partitions 1 and 2, and has committed that they begin at offset `FIRST`."""
+
+    def __init__(self, folder: Path) -> None:
+        config = Config.model_validate(
+            {
+                "kafka": {"group_id": "group"}, "input": {"topic": "events", "stream_source": "field"},
+                "output": {"topic": "forecasts"}, "dead_letter": {"topic": "dead"}, "snapshot": {"topic": "snapshots"},
+                "model": {"path": str(write_model(folder / "model.safetensors"))}, "commit": {"interval_ms": 1},
+                "state": {"max_streams": 100},
+            }
+        )  # fmt: skip
+        self.brokers = Brokers()
+        forecaster = Forecaster(load(Path(config.model.path)), forecaster_settings(config, 1))
+        self.pipeline = Pipeline(config, forecaster, checkpoint_of(config, forecaster), Counters())
+        self.ownership = Ownership(config, self.pipeline, Snapshots(self.brokers), Progress(0.0), lambda: 0.0)  # type: ignore[arg-type]
+        committer = Committer(self.brokers, self.brokers, self.pipeline.counters, lambda: 0.0)  # type: ignore[arg-type]
+        committer.started_at = -1e9
+        self.loop = Loop(
+            config, self.pipeline, self.brokers, committer, self.ownership, Progress(0.0), Shutdown()  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.turn(Fetched(assigned={ONE: FIRST, TWO: FIRST}, fresh={ONE, TWO}))
+        self.brokers.say()
+
+    def turn(self, fetched: Fetched | None = None) -> None:
+        self.brokers.next = fetched or Fetched()
+        self.loop.committer.started_at = -1e9  # it is time for a commit
+        self.loop.turn()
+
+    def read(self, partition: Partition, first: int, count: int) -> Fetched:
+        """What a fetch of so many events brings."""
+        values = [b'{"ts":%d,"value":1.5,"stream":"a"}' % (TIME + first + k) for k in range(count)]
+        content = bytes(at(encode(values, timestamp=TIME), first))
+        batches = list(PartitionBytes(*partition, first, content, [], 1 << 20))
+        return Fetched(batches=batches, positions={partition: first + count})
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Daemon:
+    return Daemon(tmp_path)
+
+
+def test_what_is_committed_is_one_transaction_after_the_other(daemon: Daemon) -> None:
+    daemon.turn(daemon.read(ONE, FIRST, 3))
+    daemon.turn(daemon.read(TWO, FIRST, 2))
+    daemon.brokers.say()
+    daemon.turn()
+    daemon.brokers.say()
+    daemon.turn()
+    assert daemon.brokers.committed[1:] == [{ONE: FIRST + 3}, {TWO: FIRST + 2}]
+    assert daemon.pipeline.counters.events == 5
+
+
+def test_a_stale_commit_of_a_partition_that_stays_is_repeated_with_what_follows(daemon: Daemon) -> None:
+    daemon.turn(daemon.read(ONE, FIRST, 3))
+    daemon.turn(daemon.read(ONE, FIRST + 3, 1))
+    daemon.brokers.say(StaleGenerationError("moved on"))
+    daemon.turn()
+    daemon.brokers.say()
+    daemon.turn()
+    assert daemon.brokers.committed[1:] == [{ONE: FIRST + 4}]
+    assert daemon.pipeline.counters.events == 4
+
+
+@pytest.mark.parametrize("committed", [FIRST + 1, FIRST + 2, FIRST + 3])
+@pytest.mark.parametrize("outcome_is_known", [True, False], ids=["known", "under way"])
+def test_what_was_lost_in_flight_is_not_committed_when_the_partition_comes_back(
+    daemon: Daemon, committed: int, outcome_is_known: bool
+) -> None:
+    """Its new owner may have answered some of it: what comes back is the partition at its committed offset."""
+    daemon.turn(daemon.read(ONE, FIRST, 1))
+    daemon.brokers.say()
+    daemon.turn(daemon.read(ONE, FIRST + 1, 2))
+    daemon.turn(daemon.read(TWO, FIRST, 2))
+    stale = StaleGenerationError("moved on")
+    if outcome_is_known:
+        daemon.brokers.say(stale)
+    daemon.turn(Fetched(lost={ONE, TWO}, assigned={ONE: committed}))
+    if not outcome_is_known:
+        daemon.turn()
+        daemon.brokers.say(stale)
+    daemon.turn()
+    replayed_from = daemon.brokers.sought[ONE]
+    daemon.turn(daemon.read(ONE, replayed_from, FIRST + 5 - replayed_from))
+    daemon.brokers.say()
+    daemon.turn()
+    assert daemon.brokers.committed[1:] == [{ONE: FIRST + 1}, {ONE: FIRST + 5}]
+    answered = [batch.count for batch in daemon.brokers.asked[-1][1] if batch.topic == "forecasts"]
+    assert sum(answered) == FIRST + 5 - committed
+    assert daemon.pipeline.counters.events == 1 + FIRST + 5 - committed
+    assert daemon.pipeline.counters.committed == {ONE: FIRST + 5}
+
+
+def test_a_chunk_that_was_lost_in_flight_is_known_to_be_missing(daemon: Daemon) -> None:
+    """The state in memory is that of the committed offset, but not what it knows of the snapshots."""
+    checkpoint, counters = daemon.pipeline.checkpoint, daemon.pipeline.counters
+    assert checkpoint is not None
+    daemon.turn(daemon.read(ONE, FIRST, 1))
+    daemon.brokers.say()
+    daemon.turn()
+    daemon.turn(Fetched(lost={ONE}, assigned={ONE: FIRST + 1}))
+    assert counters.restored_streams == 0, "it was here"
+    in_log = checkpoint.oldest_tag(1)
+    checkpoint.release(1)
+    checkpoint.begin(1, -1e9)  # all chunks are due
+    daemon.loop.pipeline.add_quiet(frozenset({ONE}), daemon.loop.pending, 0.0)
+    daemon.turn()
+    assert (checkpoint.oldest_tag(1), daemon.brokers.asked[-1][0]) == (FIRST + 1, {ONE: FIRST + 1})
+    daemon.turn(Fetched(lost={ONE}, assigned={ONE: FIRST + 1}))
+    assert (checkpoint.oldest_tag(1), daemon.brokers.sought[ONE]) == (in_log, in_log)
