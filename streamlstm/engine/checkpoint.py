@@ -22,7 +22,7 @@ from streamlstm.events.batch import EventBatch
 from streamlstm.kernels import stable_hash
 from streamlstm.kernels.layout import STATE_ABI
 from streamlstm.state.leaves import Entry, Leaves, Table
-from streamlstm.state.recovery import Flaw, Problem, ancestors, problems, warm_start
+from streamlstm.state.recovery import Flaw, Problem, ancestors, flaw_of, problems, warm_start
 from streamlstm.state.slots import SlotTable, stable_hashes
 from streamlstm.state.snapshot import (
     HASH_BITS,
@@ -179,7 +179,7 @@ class Checkpoint:
         state.leaves.stored.add(leaf)
         try:
             chunk = decode_chunk(value)
-            flaw = self._foreign(partition, chunk.header)
+            flaw = flaw_of(chunk.header, replace(self._header, partition=partition))
             if flaw is None:
                 _check_keys(leaf, chunk)
         except ChunkError as error:
@@ -296,18 +296,6 @@ class Checkpoint:
             state = _Partition(index, leaves, hits=hits, hits_when_written=hits)
             self._partitions[partition] = state
         return state
-
-    def _foreign(self, partition: int, found: Header) -> Flaw | None:
-        ours = self._header
-        if (found.group, found.topic, found.partition) != (ours.group, ours.topic, partition):
-            whose = f"group {found.group}, {found.topic}-{found.partition}"
-            return Flaw("foreign", f"expected group {ours.group}, {ours.topic}-{partition}; found {whose}")
-        if found.model != ours.model:
-            return Flaw("model", f"expected {ours.model}, found {found.model}")
-        if (found.abi, found.row_bytes) != (ours.abi, ours.row_bytes):
-            rows = f"found {found.abi}, rows of {found.row_bytes} bytes"
-            return Flaw("abi", f"expected state ABI {ours.abi}, rows of {ours.row_bytes} bytes; {rows}")
-        return None
 
     def _install(self, state: _Partition, partition: int, leaf: Leaf, chunk: Chunk) -> None:
         above = ancestors(leaf)

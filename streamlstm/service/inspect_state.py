@@ -7,7 +7,7 @@ written later counts against what it overlaps: as in a restart (engine/checkpoin
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from streamlstm.kernels.layout import STATE_ABI
 from streamlstm.model.model_file import Model, load
 from streamlstm.service.stream_columns import Columns, columns_of
 from streamlstm.service.wiring import connection_settings
-from streamlstm.state.recovery import Flaw, Problem, ancestors, problems
+from streamlstm.state.recovery import Flaw, Problem, ancestors, flaw_of, problems
 from streamlstm.state.slots import stable_hashes
 from streamlstm.state.snapshot import Chunk, ChunkError, Header, Leaf, decode_chunk
 from streamlstm.transport.cluster import Cluster
@@ -71,7 +71,7 @@ class Cover:
         except ChunkError as error:
             self.flaws[leaf] = Flaw("corrupt", error.problem)
             return
-        flaw = self._flaw(chunk.header)
+        flaw = flaw_of(chunk.header, self._expected(chunk.header))
         if flaw is not None:
             self.flaws[leaf] = flaw
             return
@@ -83,18 +83,13 @@ class Cover:
         self._inner.update(above)
         self.chunks[leaf] = Stored(chunk.header, len(value), chunk if self.keep(leaf) else None)
 
-    def _flaw(self, found: Header) -> Flaw | None:
+    def _expected(self, found: Header) -> Header:
+        """What a sound chunk in the place of this one would say."""
         group, topic, partition = self.owner
-        if (found.group, found.topic, found.partition) != self.owner:
-            whose = f"group {found.group}, {found.topic}-{found.partition}"
-            return Flaw("foreign", f"expected group {group}, {topic}-{partition}; found {whose}")
-        if self.model is not None and found.model != self.model.model_hash:
-            return Flaw("model", f"expected {self.model.model_hash}, found {found.model}")
-        row_bytes = found.row_bytes if self.model is None else row_layout(self.model).row_bytes
-        if (found.abi, found.row_bytes) != (STATE_ABI, row_bytes):
-            rows = f"found {found.abi}, rows of {found.row_bytes} bytes"
-            return Flaw("abi", f"expected state ABI {STATE_ABI}, rows of {row_bytes} bytes; {rows}")
-        return None
+        ours = replace(found, group=group, topic=topic, partition=partition, abi=STATE_ABI)
+        if self.model is None:
+            return ours
+        return replace(ours, model=self.model.model_hash, row_bytes=row_layout(self.model).row_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,7 @@ class Loop:
             self.pending.drop(fetched.lost)
         if fetched.revoked:
             reach("revoking")
-            if not self._commit_everything(self._revocation, lambda: time.sleep(BUSY_POLL_MS / 1000)):
+            if not self._commit_everything(self._revocation, _stand_by):
                 log.warning("partitions go before their last events are committed: their next owner answers those")
                 self.pipeline.encode(self.pending)
                 self.pending.drop(fetched.revoked)
@@ -177,7 +177,7 @@ class Loop:
 
     def _meet_gaps(self, gaps: list[Gap]) -> None:
         """The state may begin anew: so what was made of it is committed first, or the gap is met once more."""
-        is_committed = self._commit_everything(self._revocation, lambda: time.sleep(BUSY_POLL_MS / 1000))
+        is_committed = self._commit_everything(self._revocation, _stand_by)
         for gap in gaps:
             if is_committed:
                 self.ownership.meet(gap, self.source)
@@ -209,3 +209,7 @@ class Loop:
         if not stable:
             return Phase.JOINING
         return Phase.RESTORING if self.progress.restoring else Phase.RUNNING
+
+
+def _stand_by() -> None:
+    time.sleep(BUSY_POLL_MS / 1000)

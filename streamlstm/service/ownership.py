@@ -212,7 +212,7 @@ class Ownership:
             return True
         if not is_gap:
             advice = 'to go on with this model, set snapshot.on_model_change = "warm"'
-            raise ConfigError([f"partition {where[1]} of {where[0]!r}: the snapshots {told}; {advice}"])
+            raise ConfigError([f"partition {where[1]} of {where[0]!r}: of its snapshots, {told}; {advice}"])
         self._pipeline.forget(where)
         self._stop(where, f'{told}; to go on without, set snapshot.on_gap = "warm"')
         return False

@@ -57,6 +57,7 @@ class Leaves:
         self._phase = phase
         self._last_take = 0.0
         self._table: Table | None = None
+        self._shallowest: int | None = None
 
     @property
     def tags(self) -> dict[Leaf, int]:
@@ -72,6 +73,15 @@ class Leaves:
                 np.array([entry.degraded for _, entry in ordered], np.bool_),
             )
         return self._table
+
+    def _hurries(self, roomy: int) -> bool:
+        """Whether the topic lacks a right chunk of a leaf, or one is above depth `roomy`. Asked at every commit, of up
+        to thousands of leaves: the answer is remembered until they change.
+        """
+        if self._shallowest is None:
+            unwritten = any(entry.written_at is None for entry in self.entries.values())
+            self._shallowest = -1 if unwritten else min(leaf.depth for leaf in self.entries)
+        return self._shallowest < roomy
 
     def begin(self, now: float) -> None:
         """A partition without a past: the root, due at once."""
@@ -90,7 +100,7 @@ class Leaves:
             entry.written_at = now - self._interval * (1 - k / len(loaded))
             entry.slots = NO_SLOTS
         self._last_take = now
-        self._table = None
+        self._table = self._shallowest = None
         oldest = (entry.watermark for entry in loaded if entry.tag == loaded[0].tag)
         return max((watermark for watermark in oldest if watermark is not None), default=None)
 
@@ -111,7 +121,7 @@ class Leaves:
         turn = self._interval * min(1 / SHORTEST_ROUND, AT_ONCE / n)
         is_time = floor(now / turn + self._phase) > floor(self._last_take / turn + self._phase)
         roomy = (streams // (2 * self._full)).bit_length()  # from this depth on; hashes fall evenly
-        hurries = any(entry.written_at is None or leaf.depth < roomy for leaf, entry in self.entries.items())
+        hurries = self._hurries(roomy)
         if not (is_time or hurries):
             return []
         uncovered: list[Leaf] = []
@@ -152,5 +162,5 @@ class Leaves:
         gone = sorted(self.stored - self.entries.keys())
         self.stored.difference_update(gone)
         self._last_take = now
-        self._table = None
+        self._table = self._shallowest = None
         return gone

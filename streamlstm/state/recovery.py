@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from streamlstm.state.snapshot import ROOT, Leaf
+from streamlstm.state.snapshot import ROOT, Header, Leaf
 
 Kind = Literal["missing", "corrupt", "foreign", "model", "abi", "ahead", "gap", "truncated"]
 
@@ -53,6 +53,19 @@ class WarmStart:
     lost: frozenset[Leaf]
     replay_from: int
     live_from: int
+
+
+def flaw_of(found: Header, expected: Header) -> Flaw | None:
+    """Why a whole chunk is of no use to who expects another group, topic, partition, model, ABI or size of rows."""
+    if (found.group, found.topic, found.partition) != (expected.group, expected.topic, expected.partition):
+        ours = f"group {expected.group}, {expected.topic}-{expected.partition}"
+        return Flaw("foreign", f"expected {ours}; found group {found.group}, {found.topic}-{found.partition}")
+    if found.model != expected.model:
+        return Flaw("model", f"expected {expected.model}, found {found.model}")
+    if (found.abi, found.row_bytes) != (expected.abi, expected.row_bytes):
+        ours = f"state ABI {expected.abi}, rows of {expected.row_bytes} bytes"
+        return Flaw("abi", f"expected {ours}; found {found.abi}, rows of {found.row_bytes} bytes")
+    return None
 
 
 def holes(leaves: Iterable[Leaf]) -> list[Leaf]:

@@ -172,7 +172,7 @@ def test_a_zombie_that_slept_through_everything_takes_nothing_from_its_successor
 
 @pytest.mark.parametrize("v2", [True, False], ids=["v2", "v1"])
 def test_a_zombie_that_is_let_in_again_takes_the_place_of_its_old_epoch(v2: bool) -> None:
-    """The transaction expired and so did the membership. Its epoch is good for nothing, but that is no other's doing."""
+    """The transaction expired and so did the membership. Its epoch is good for nothing, by nobody else's doing."""
     broker = BrokerDouble(v2, MEMBER)
     zombie, cluster = opened(broker)
     old = broker.group = Group("group", 2, "member", None, True)
