@@ -68,7 +68,8 @@ class Cluster:
     def connect(cls, settings: ConnectionSettings, clock: Callable[[], float]) -> "Cluster":
         """Check the installed client and reach a broker.
 
-        Raises ConfigError (client, TLS files), AccessError (login refused), RetryError (no broker answers).
+        Raises ConfigError (client, TLS files), AccessError (login refused or certificate not trusted), RetryError (no
+        broker answers).
         """
         check_client()
         cluster = cls(settings, clock)
@@ -78,8 +79,10 @@ class Cluster:
             cluster.close()
             raise AccessError(f"the brokers {cluster._servers()} refuse the login: {error}") from error
         except kafka_errors.KafkaError as error:
-            why = cluster._connections.last_error or str(error)
+            why, untrusted = cluster._connections.last_error or str(error), cluster._connections.untrusted
             cluster.close()
+            if untrusted:
+                raise AccessError(f"the brokers {cluster._servers()} can't be trusted: {why}") from error
             raise RetryError(f"no broker of {cluster._servers()} answers: {why}") from error
         return cluster
 

@@ -96,12 +96,14 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]
     """kafka-python's connection manager with our transports.
 
     `last_error` is why a connection failed last; an attempt that the deadline cut short hides no earlier cause.
+    `untrusted`: it was the broker's certificate.
     """
 
     def __init__(self, net: NetworkSelector, context: ssl.SSLContext | None, read_bytes: int, **configs: Any) -> None:
         super().__init__(net, **configs)
         self.cluster.config["allow_auto_create_topics"] = False
         self.last_error = ""
+        self.untrusted = False
         self._read_bytes = read_bytes
         self._ssl_context = context
         self._refused: dict[Any, Exception] = {}
@@ -126,6 +128,7 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]
         except (OSError, kafka_errors.KafkaError) as error:
             if not (self.last_error and isinstance(error, kafka_errors.KafkaTimeoutError)):
                 self.last_error = f"{node.host}:{node.port}: {error}"
+                self.untrusted = isinstance(error, ssl.SSLCertVerificationError)
             raise kafka_errors.KafkaConnectionError(str(error)) from error
 
     async def _open_transport(self, node: Any, timeout_at: float | None) -> Any:
