@@ -91,6 +91,7 @@ class Restored:
 @dataclass(slots=True)
 class _Partition:
     """`inner`: the leaves above loaded ones; `bad`: what is wrong with a leaf's newest record; `end`: of its log.
+    `log_start`: the first offset that the log holds, where it has been told; `is_cut`: it has moved since it first was.
 
     Leaves as of different offsets are exact as long as no stream's fate depends on another's. It does where a stream is
     refused or evicted because the partition is at its bound. So in the very transaction in which the bound is `hit` all
@@ -108,6 +109,8 @@ class _Partition:
     tied: bool = False
     hits: int = 0
     hits_when_written: int = 0
+    log_start: int | None = None
+    is_cut: bool = False
 
 
 class Checkpoint:
@@ -274,6 +277,16 @@ class Checkpoint:
             self._tell_degraded()
         return [*((leaf.key, None) for leaf in gone), *written]
 
+    def log_begins(self, partition: int, first: int) -> None:
+        """The first offset that the input log holds now.
+
+        Once retention is seen to drop events, leaves as of the older half of the log are due at once: however fast the
+        log is cut, by time or by size, a restart finds there what it has to replay.
+        """
+        state = self._partitions[partition]
+        state.is_cut = state.is_cut or first > (first if state.log_start is None else state.log_start)
+        state.log_start = first
+
     def due(self, partition: int, now: float, offset: int | None = None) -> bool:
         """Whether `take` would have records; without `offset` for one as of which nothing was written yet."""
         return bool(self._due(self._partitions[partition], offset, now))
@@ -329,6 +342,10 @@ class Checkpoint:
     def _due(self, state: _Partition, offset: int | None, now: float) -> list[Leaf]:
         if self._bounded and not state.tied and self._slots.cap_hits(state.index) > state.hits:
             return state.leaves.behind(offset)
+        if state.is_cut and state.log_start is not None and offset is not None:
+            half = state.log_start + (offset - state.log_start) // 2
+            if state.leaves.oldest < half:
+                return state.leaves.behind(offset) if state.tied else state.leaves.below(half)
         return state.leaves.due(offset, now, self._slots.streams_of(state.index), state.tied)
 
     def _write(self, leaves: Leaves, leaf: Leaf, slots: NDArray[np.int64], header: Header, now: float) -> Records:

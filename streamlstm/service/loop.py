@@ -201,6 +201,7 @@ class Loop:
         counters.rebalances = self.source.rebalances
         if now >= self._look_at_ends_at:
             counters.ends = self.source.ends()
+            self.pipeline.watch_retention(self.source.starts())
             self.pipeline.add_quiet(self.ownership.owned, self.pending, now)
             self._look_at_ends_at = now + ENDS_SECONDS
         counters.streams = self.pipeline.forecaster.n_streams

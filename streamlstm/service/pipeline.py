@@ -167,6 +167,12 @@ class Pipeline:
         self._poison.clear()
         reach("encoded")
 
+    def watch_retention(self, log_starts: dict[TopicPartition, int]) -> None:
+        """Chunks as of offsets that the log is about to drop are written before their turn."""
+        if self.checkpoint is not None:
+            for source in log_starts.keys() & self.positions.keys() - self._replay_until.keys():
+                self.checkpoint.log_begins(source[1], log_starts[source])
+
     def add_quiet(self, owned: frozenset[TopicPartition], pending: Pending, now: float) -> None:
         """Give those of the `owned` partitions a part in the next transaction that have no new events, but chunks as of
         older ones: the log may drop the events that those need long before there are new ones.
@@ -194,12 +200,13 @@ class Pipeline:
                     reach("snapshot_taken")
                 if taken:
                     self.unsettled.add(source)
-                    self._show_tag(source)
         self.counters.snapshot_chunks = self.checkpoint.chunks
         self.counters.snapshot_bytes = self.checkpoint.chunk_bytes
 
     def committed(self, pending: Pending) -> None:
         """All of it is in the log."""
+        for source in self.unsettled & pending.parts.keys():
+            self._show_tag(source)
         self.unsettled -= pending.parts.keys()
 
     def _show_tag(self, source: TopicPartition) -> None:

@@ -58,6 +58,7 @@ class Leaves:
         self._last_take = 0.0
         self._table: Table | None = None
         self._shallowest: int | None = None
+        self._oldest: int | None = None
 
     @property
     def tags(self) -> dict[Leaf, int]:
@@ -73,6 +74,18 @@ class Leaves:
                 np.array([entry.degraded for _, entry in ordered], np.bool_),
             )
         return self._table
+
+    @property
+    def oldest(self) -> int:
+        """The least tag; that of a leaf that was never written counts as beyond all."""
+        if self._oldest is None:
+            self._oldest = min((entry.tag for entry in self.entries.values() if entry.tag is not None), default=1 << 63)
+        return self._oldest
+
+    def below(self, tag: int) -> list[Leaf]:
+        """Leaves with a tag below, the oldest first: a few, so that a transaction doesn't grow to the whole state."""
+        found = [(entry.tag, leaf) for leaf, entry in self.entries.items() if entry.tag is not None and entry.tag < tag]
+        return [leaf for _, leaf in sorted(found)[:AT_ONCE]]
 
     def _hurries(self, roomy: int) -> bool:
         """Whether the topic lacks a right chunk of a leaf, or one is above depth `roomy`. Asked at every commit, of up
@@ -100,7 +113,7 @@ class Leaves:
             entry.written_at = now - self._interval * (1 - k / len(loaded))
             entry.slots = NO_SLOTS
         self._last_take = now
-        self._table = self._shallowest = None
+        self._table = self._shallowest = self._oldest = None
         oldest = (entry.watermark for entry in loaded if entry.tag == loaded[0].tag)
         return max((watermark for watermark in oldest if watermark is not None), default=None)
 
@@ -162,5 +175,5 @@ class Leaves:
         gone = sorted(self.stored - self.entries.keys())
         self.stored.difference_update(gone)
         self._last_take = now
-        self._table = self._shallowest = None
+        self._table = self._shallowest = self._oldest = None
         return gone

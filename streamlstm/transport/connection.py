@@ -10,6 +10,7 @@ connection, and a release outside SUPPORTED is refused.
     refused logins   are forgotten at once and tried again for ever
     ssl_ciphers      is accepted and ignored
     topic creation   every metadata request asks the broker to create the topics it names
+    log starts       the fetcher drops what fetch answers say of where the log begins
     whole batches    the fetcher instantiates `self.PartitionRecords`: ours yields record batches, counted in bytes
     unfinished join  a join that begins in a poll() which times out is never finished, unless need_rejoin() stays true
     forgotten join   one that ends between two polls is begun anew: short polls keep the whole group joining for ever
@@ -71,6 +72,7 @@ def _seams() -> dict[str, bool]:
     return {
         "Fetcher.PartitionRecords": records_arguments <= set(inspect.signature(Fetcher.PartitionRecords).parameters),
         "Fetcher._append": {"take", "next_fetch_offset", "leader_epoch"} <= _names(Fetcher._append),
+        "Fetcher._parse_fetched_data": "partition_data" in _names(Fetcher._parse_fetched_data),
         "MemoryRecords._buffer": {"_buffer", "_next_slice"} <= set(MemoryRecords.__slots__),
         "KafkaTCPTransport._sock_recv": {"_sock", "recv"} <= _names(KafkaTCPTransport._sock_recv),
         "KafkaSSLTransport._build_ssl_context": hasattr(KafkaSSLTransport, "_build_ssl_context"),
@@ -206,6 +208,19 @@ def open_consumer(
         consumer._coordinator.reset_generation(member_id=member_id)
     consumer._fetcher.PartitionRecords = records
     return consumer
+
+
+def note_log_starts(consumer: KafkaConsumer, starts: dict[tuple[str, int], int]) -> None:
+    """Have `starts` kept up to date: the first offset in the log of each partition that is fetched."""
+    parse = consumer._fetcher._parse_fetched_data
+
+    def parse_and_note(fetch: Any) -> Any:
+        first = getattr(fetch.partition_data, "log_start_offset", -1)
+        if first >= 0:
+            starts[fetch.topic_partition.topic, fetch.topic_partition.partition] = first
+        return parse(fetch)
+
+    consumer._fetcher._parse_fetched_data = parse_and_note
 
 
 def _repair_joins(coordinator: BaseCoordinator) -> None:

@@ -30,6 +30,7 @@ from streamlstm.transport.connection import (
     forget_assignment,
     heartbeat_age,
     heartbeats_stopped,
+    note_log_starts,
     open_consumer,
     partition_buffer,
     poll_once,
@@ -176,6 +177,7 @@ class Source:
         self.settings = settings
         self.rebalances = 0
         self.poll_errors = 0
+        self._log_starts: dict[Partition, int] = {}
         self._cluster = cluster
         self._notes = _Notes()
         self._consumer = self._open(member_id)
@@ -197,6 +199,7 @@ class Source:
         except kafka_errors.KafkaError as error:
             raise RetryError(f"the consumer cannot start: {error}") from error
         self._notes.consumer = consumer
+        note_log_starts(consumer, self._log_starts)
         consumer.subscribe(list(self.settings.topics), listener=self._notes)
         return consumer
 
@@ -240,6 +243,10 @@ class Source:
             with suppress(kafka_errors.IllegalStateError):  # it has left the assignment just now
                 found[partition] = self._consumer.highwater(TopicPartition(*partition))
         return {partition: end for partition, end in found.items() if end is not None}
+
+    def starts(self) -> dict[Partition, int]:
+        """The first offset in the log of each partition that is being read, as far as its last fetch answer told."""
+        return {partition: self._log_starts[partition] for partition in self._started.keys() & self._log_starts.keys()}
 
     def heartbeat_age(self) -> float:
         """Seconds since the group coordinator last answered."""

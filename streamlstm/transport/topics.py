@@ -116,7 +116,7 @@ def check_snapshot_topic(
         return []
     return [
         f"input topic {input_topic!r} has {_RETENTION_BYTES}={size}: a partition that gets more than that within "
-        f"{_KEPT_INTERVALS * interval_ms} ms loses events that a restart has to read again"
+        f"{_KEPT_INTERVALS * interval_ms} ms is snapshotted more often, and loses events while its replica is down"
     ]
 
 

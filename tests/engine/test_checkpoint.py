@@ -456,3 +456,38 @@ def test_a_replay_from_several_offsets_is_let_over_the_bound() -> None:
         life.see([77])
         assert b"s77" not in life.names()
     assert most > 30
+
+
+def test_before_the_log_drops_what_a_restart_would_replay_the_leaves_are_written() -> None:
+    """However long a round takes. A log that has lost nothing yet says nothing."""
+    life = lived(60, interval=1e6)
+    written_at = life.offset
+    leaves = len(life.topic.chunks())
+    assert leaves > 16
+    life.checkpoint.log_begins(0, 100)
+    life.see([7] * 300)
+    assert life.commit(1.0) == []
+    life.checkpoint.log_begins(0, 101)  # from here on the log is known to be cut; its older half ends at 280
+    assert life.checkpoint.due(0, life.now, life.offset)
+    batches = []
+    while records := life.commit():
+        batches.append(len(records))
+    assert sum(batches) == leaves
+    assert max(batches) <= 8, "a transaction doesn't hold the whole state"
+    tags = {chunk.header.offset for chunk in life.topic.chunks().values()}
+    assert tags == {life.offset}
+    assert written_at not in tags
+    life.see([7] * 100)
+    assert life.commit(1.0) == [], "the leaves are of the newer half"
+    life.checkpoint.log_begins(0, 457)
+    assert len(life.commit(1.0)) == 8
+
+
+def test_a_short_log_at_its_bound_is_written_whole() -> None:
+    life = lived(8, per_chunk=2, interval=1e6, max_streams_per_partition=8)
+    life.see(range(100, 110))
+    leaves = len(life.commit(1.0))
+    life.checkpoint.log_begins(0, 100)
+    life.see([1] * 300)
+    life.checkpoint.log_begins(0, 250)
+    assert len(life.commit(1.0)) == leaves > 1

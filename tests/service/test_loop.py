@@ -77,6 +77,9 @@ class Brokers:
     def ends(self) -> dict[Partition, int]:
         return {}
 
+    def starts(self) -> dict[Partition, int]:
+        return {}
+
     def expected(self) -> frozenset[Partition]:
         return frozenset()
 

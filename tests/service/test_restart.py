@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Message, Producer
+from confluent_kafka import Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from daemon_process import Daemon, create_topics, daemon, read_all, source_of_forecast, write_model
 
 PARTITIONS, STREAMS = 4, 500
@@ -132,3 +133,44 @@ def test_members_join_and_leave(kafka: str, tmp_path: Path) -> None:
         third.wait_for("streamlstm_partitions", PARTITIONS)
         assert third.stop() == 0
     hold(kafka, first.output, feeder.sent, topic, model)
+
+
+@pytest.mark.kafka
+def test_a_log_that_is_cut_by_its_size_has_what_a_restart_replays(kafka: str, tmp_path: Path) -> None:
+    """Retention that a round of snapshots doesn't know of: the chunks are written before their turn."""
+    model, topic = write_model(tmp_path / "model.safetensors"), f"cut-{time.time_ns()}"
+    create_topics(kafka, [topic], PARTITIONS)
+    producer, admin = Producer({"bootstrap.servers": kafka, "linger.ms": 2}), AdminClient({"bootstrap.servers": kafka})
+
+    def produce(events: range) -> None:
+        for i in events:
+            value = b'{"ts":%d,"value":%d.5}' % (1_730_000_000_000 + i, i % 97)
+            producer.produce(topic, value, b"stream-%d" % (i % STREAMS), i % PARTITIONS)
+        assert producer.flush(60) == 0
+
+    def cut_before(offset: int) -> None:
+        for future in admin.delete_records([TopicPartition(topic, p, offset) for p in range(PARTITIONS)]).values():
+            future.result(30)
+
+    settings = {"kafka.group_id": topic, "kafka.group_instance_id": "a", "snapshot.interval_ms": 3_600_000}
+    with daemon(kafka, model, topic, PARTITIONS, settings) as running:
+        produce(range(40))
+        running.wait_for("streamlstm_events_total", 40)
+        produce(range(40, 4_000))
+        running.wait_for("streamlstm_events_total", 4_000)
+        before = running.metric("streamlstm_replay_records")
+        assert before > 2_000, "no round has come to its end"
+        cut_before(600)
+        deadline = time.monotonic() + 60
+        while running.metric("streamlstm_replay_records") > 0:
+            assert time.monotonic() < deadline, "the log was cut, and the chunks are old"
+            time.sleep(0.1)
+        running.process.kill()
+        running.process.wait()
+    cut_before(1_000)
+    with daemon(kafka, model, topic, PARTITIONS, {**settings, **running.topics}) as again:
+        again.wait_ready()
+        assert again.metric("streamlstm_streams") == STREAMS
+        produce(range(4_000, 4_100))
+        again.wait_for("streamlstm_events_total", 100)
+        assert again.stop() == 0

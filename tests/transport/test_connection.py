@@ -97,7 +97,7 @@ def test_answers_are_not_sent_or_lost(broker: LocalKafka) -> None:
         proxy.faults = [Fault(Api.METADATA, Harm.SWALLOW)]
         began = time.monotonic()
         assert isinstance(ask(cluster, 0.3), Lost)
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 3.0
         proxy.faults = [Fault(Api.METADATA, Harm.CUT_AFTER)]
         assert isinstance(ask(cluster, 5), Lost | NotSent)
         assert isinstance(ask(cluster, -1), NotSent)
