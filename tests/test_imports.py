@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "events": {"kernels", "errors"},
     "state": {"kernels", "errors"},
     "model": {"kernels", "errors"},
+    "evaluation": {"errors"},
     "engine": {"events", "state", "model", "kernels", "errors"},
     "transport": {"config", "errors", "fault_points"},
     "service": {"engine", "events", "state", "model", "kernels", "transport", "config", "errors", "fault_points"},
