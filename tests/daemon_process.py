@@ -5,7 +5,6 @@ The reader is librdkafka (confluent-kafka), read_committed: nothing of streamlst
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from deploy.kafka.local_kafka import free_ports
 from streamlstm.model.golden import make_golden
 from streamlstm.model.model_file import Model, default_inputs, no_scaling, save
 from streamlstm.model.parameters import Layer, Parameters
@@ -148,9 +148,8 @@ class Daemon:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    (port,) = free_ports(1)
+    return port
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import atexit
 import base64
 import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
@@ -25,6 +26,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +38,7 @@ PACKAGES = {"java": "openjdk-17-jre-headless", "mvn": "maven"}
 READY = "Kafka Server started"
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
+SERVER_PORTS = range(16_384, 32_768)
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -130,14 +133,19 @@ def setup() -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports that nothing listens on, below those that the system gives to outgoing connections (ip(7),
+    ip_local_port_range): one of those could be taken while who is to listen on it isn't there yet, or restarts.
+    """
+    found: list[int] = []
+    with ExitStack() as stack:
+        for port in random.SystemRandom().sample(SERVER_PORTS, len(SERVER_PORTS)):
+            probe = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise RuntimeError(f"{count} free ports: found {len(found)} within {SERVER_PORTS}")
 
 
 def _read_properties(path: Path) -> dict[str, str]:

@@ -192,6 +192,10 @@ class Cluster:
         refreshed = self._connections.call_soon(self._connections.cluster.refresh_metadata)
         await self._connections.wait_for(refreshed, timeout_ms)
 
+    def is_missing(self, topic: str) -> bool:
+        """Whether a broker, asked now, says that there is no such watched topic; silence says nothing."""
+        return self.refresh(self.deadline()) and self.partitions(topic) is None
+
     def leader(self, topic: str, partition: int) -> int | None:
         """The broker that leads a partition as far as is known; None: nobody, or unknown."""
         node = self._connections.cluster.leader_for_partition(TopicPartition(topic, partition))
@@ -203,7 +207,7 @@ class Cluster:
         return None if node is None else int(node.node_id)
 
     def partitions(self, topic: str) -> int | None:
-        """How many partitions a watched topic has; None: no such topic as far as is known."""
+        """How many partitions a watched topic has; None: none is known, of which `is_missing` tells more."""
         found = self._connections.cluster.partitions_for_topic(topic)
         return len(found) if found else None
 

@@ -156,12 +156,11 @@ class LogReader:
         """At the end of the time-out: an error unless there was just nothing to read."""
         if not why:
             return
-        if self._cluster.refresh(self._cluster.deadline()):
-            count = self._cluster.partitions(self.topic)
-            if count is None:
-                raise InputMissingError(f"topic {self.topic!r} is not there")
-            if self.partition >= count:
-                raise InputMissingError(f"topic {self.topic!r} has {count} partitions, none of number {self.partition}")
+        if self._cluster.is_missing(self.topic):
+            raise InputMissingError(f"topic {self.topic!r} is not there")
+        count = self._cluster.partitions(self.topic)
+        if count is not None and self.partition >= count:
+            raise InputMissingError(f"topic {self.topic!r} has {count} partitions, none of number {self.partition}")
         raise RetryError(f"{self._where()} cannot be read at offset {self.position}: {why}")
 
     def _where(self) -> str:

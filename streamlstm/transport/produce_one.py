@@ -26,7 +26,7 @@ def produce_one(
     topic, index = partition
     cluster.watch([topic], deadline)
     count = cluster.partitions(topic)
-    if count is None or index >= count:
+    if index >= count if count is not None else cluster.is_missing(topic):
         raise InputMissingError(f"partition {index} of topic {topic!r} is not there")
     request = _request(partition, encode_batch([(key, value)], timestamp), int(cluster.settings.request_timeout_ms))
     row = cluster.ask(_attempt(cluster, partition, request, deadline), deadline, f"writing to {topic}-{index}")

@@ -212,6 +212,9 @@ class ClusterDouble:
     def refresh(self, deadline: float) -> bool:
         return True
 
+    def is_missing(self, topic: str) -> bool:
+        return False
+
     def partitions(self, topic: str) -> int:
         return 4
 

@@ -230,6 +230,10 @@ class Scripted:
     def leader(self, topic: str, partition: int) -> int:
         return 1
 
+    def is_missing(self, topic: str) -> bool:
+        self.refreshed += 1
+        return False
+
     def partitions(self, topic: str) -> int:
         return 8
 

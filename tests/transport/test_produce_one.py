@@ -53,6 +53,10 @@ class Scripted:
     def watch(self, topics: Sequence[str], deadline: float) -> None:
         assert topics == ["events"]
 
+    def is_missing(self, topic: str) -> bool:
+        self.refreshed += 1
+        return False
+
     def partitions(self, topic: str) -> int:
         return 4
 
