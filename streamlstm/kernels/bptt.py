@@ -4,11 +4,12 @@ Werbos 1990; truncated, as in Williams & Peng 1990: state flows in from the sequ
 is used is the caller's choice. Letters: T steps, B sequences, I inputs, H hidden, O outputs; gates i, f, g, o.
 
 A layer's inputs and its hidden state lie side by side, `joined` [T + 1][B][I + H], so that each direction is one matrix
-product per step, and the weights' gradient one per STEPS_AT_ONCE steps:
+product per step, and the weights' gradient one for some steps together:
 
-    z_t = W [x_t | h_t] + b           [dx_t | dh_t] = dz_t W           dW += sum over t, sequences of dz_tᵀ [x_t | h_t]
+    z_t = [x_t | h_t] W + b          [dx_t | dh_t] = dz_t Wᵀ          dW += sum over t, sequences of [x_t | h_t]ᵀ dz_t
 
-Row t of `joined` holds x_t and the h before step t; the last holds the final h. W is (4H, I + H): weight_ih, weight_hh.
+Row t of `joined` holds x_t and the h before step t; the last holds the final h. W is (I + H, 4H), the transposes of
+PyTorch's weight_ih and weight_hh one over the other: 4H columns fill vectors better than I + H would.
 
 Every function takes arrays of one dtype, float32 or float64, C-contiguous. Sums run in an order that depends on the
 shapes alone (kernels.matmul): t upwards within a group of steps, groups downwards, sequences upwards.
@@ -19,34 +20,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlstm.kernels.compile import compiled
+from streamlstm.kernels.compile import compiled, inlined
 from streamlstm.kernels.gates import activate_row, differentiate_row
 from streamlstm.kernels.matmul import multiply_add
 
 Reals = NDArray[Any]
 
-TERMS_AT_ONCE = 96  # rows of dz that the product for dW takes together, so that they are still in the first caches
-ROW_PADDING = 16  # elements after each row of `weight_t`: rows a power of two apart would share a few lines of cache
+TERMS_AT_ONCE = 192  # rows of dz that the product for dW takes together, so that they are still in the first caches
 
 
 @compiled
-def transpose_weight(weight: Reals, weight_t: Reals) -> None:
-    """weight (4H, I + H) -> weight_t (I + H, 4H + ROW_PADDING), as forward reads it; the padding is left alone."""
-    rows, columns = weight.shape
+def transpose(matrix: Reals, transposed: Reals) -> None:
+    """Write the transpose of `matrix` to `transposed`, a square of 16 x 16 at a time."""
+    rows, columns = matrix.shape
     tile = 16
     for first_row in range(0, rows, tile):
         for first_column in range(0, columns, tile):
             for column in range(first_column, min(first_column + tile, columns)):
                 for row in range(first_row, min(first_row + tile, rows)):
-                    weight_t[column, row] = weight[row, column]
+                    transposed[column, row] = matrix[row, column]
 
 
 @compiled
-def layer_forward(joined: Reals, weight_t: Reals, bias: Reals, gates: Reals, cells: Reals, tanh_cells: Reals) -> None:
+def layer_forward(joined: Reals, weight: Reals, bias: Reals, gates: Reals, cells: Reals, tanh_cells: Reals) -> None:
     """T steps of one layer.
 
     joined       [T + 1, B, I + H]: x of every step and h of row 0 are read, h of the other rows is written
-    weight_t     [I + H, 4H + ROW_PADDING], read (transpose_weight)
+    weight       (I + H, 4H), read
     bias         [4H], read
     gates        [T, B, 4H]: written, the values of i, f, g, o
     cells        [T + 1, B, H]: row 0 is read, the others are written
@@ -60,11 +60,11 @@ def layer_forward(joined: Reals, weight_t: Reals, bias: Reals, gates: Reals, cel
     joined_row, gate_row, hidden_row = size * (inputs + hidden), size * four_h, size * hidden
     joined_at, gates_at = joined.ctypes.data, gates.ctypes.data
     c_at, tanh_at = cells.ctypes.data, tanh_cells.ctypes.data
-    weight_at, bias_at = weight_t.ctypes.data, bias.ctypes.data
+    weight_at, bias_at = weight.ctypes.data, bias.ctypes.data
     for _ in range(steps):
         multiply_add(
-            real, batch, four_h, inputs + hidden, joined_at, joined_row, size, weight_at, size * weight_t.shape[1],
-            bias_at, 0, gates_at, gate_row,
+            real, batch, four_h, inputs + hidden, joined_at, joined_row, size, weight_at, gate_row, bias_at, 0,
+            gates_at, gate_row,
         )  # fmt: skip
         joined_at += batch * joined_row
         c_after = c_at + batch * hidden_row
@@ -78,22 +78,40 @@ def layer_forward(joined: Reals, weight_t: Reals, bias: Reals, gates: Reals, cel
         c_at = c_after
 
 
+@inlined
+def _add_weight_gradient(
+    real: Any, four_h: int, width: int, terms: int, dz: int, joined: int, d_weight: Reals, d_bias: Reals
+) -> None:
+    """d_weight += joinedᵀ dz, d_bias += the sum of dz, over `terms` rows at the addresses dz and joined."""
+    size = d_weight.itemsize
+    gate_row, joined_row = size * four_h, size * width
+    one = np.ones(1, d_weight.dtype)
+    multiply_add(
+        real, width, four_h, terms, joined, size, joined_row, dz, gate_row,
+        d_weight.ctypes.data, gate_row, d_weight.ctypes.data, gate_row,
+    )  # fmt: skip
+    multiply_add(
+        real, 1, four_h, terms, one.ctypes.data, 0, 0, dz, gate_row,
+        d_bias.ctypes.data, 0, d_bias.ctypes.data, 0,
+    )  # fmt: skip
+
+
 @compiled
 def layer_backward(
-    joined: Reals, weight: Reals, gates: Reals, cells: Reals, tanh_cells: Reals, above: Reals, d_joined: Reals,
+    joined: Reals, weight_t: Reals, gates: Reals, cells: Reals, tanh_cells: Reals, above: Reals, d_joined: Reals,
     dc: Reals, d_weight: Reals, d_bias: Reals, with_inputs: bool,
 ) -> None:  # fmt: skip
     """The derivatives of `layer_forward`, whose arrays it takes.
 
     joined, cells, tanh_cells   as forward left them; read
-    weight     (4H, I + H), read
+    weight_t   (4H, I + H), read: the transpose of forward's weight
     gates      [T, B, 4H]: the gates' values; overwritten by the derivatives by the pre-activations
     above      [T, B, >= max(H, I)]: the derivative by h after each step that comes from above (the head, a layer), in
                the first H columns; with `with_inputs` overwritten by the derivative by x, in the first I columns
     d_joined   [B, I + H]: in the last H columns the derivative by the final h; overwritten by that by the initial h.
                The first I columns are scratch
     dc         [B, H]: the derivative by the final c, overwritten by that by the initial c
-    d_weight, d_bias   (4H, I + H), (4H,): added to
+    d_weight, d_bias   (I + H, 4H), (4H,): added to
     """
     steps, batch, four_h = gates.shape
     hidden = four_h // 4
@@ -105,7 +123,7 @@ def layer_backward(
     above_row = size * above.shape[2]
     joined_at, gates_at, c_at = joined.ctypes.data, gates.ctypes.data, cells.ctypes.data
     tanh_at, above_at = tanh_cells.ctypes.data, above.ctypes.data
-    d_joined_at, dc_at = d_joined.ctypes.data, dc.ctypes.data
+    d_joined_at, dc_at, weight_at = d_joined.ctypes.data, dc.ctypes.data, weight_t.ctypes.data
     zeros = np.zeros(width, joined.dtype)
     first = 0 if with_inputs else inputs  # column of d_joined
     steps_at_once = max(1, TERMS_AT_ONCE // batch)
@@ -119,7 +137,7 @@ def layer_backward(
                 above_at + r * above_row, d_joined_at + row * joined_row + size * inputs, dc_at + row * hidden_row,
             )  # fmt: skip
         multiply_add(
-            real, batch, width - first, four_h, gates_t, gate_row, size, weight.ctypes.data + size * first, joined_row,
+            real, batch, width - first, four_h, gates_t, gate_row, size, weight_at + size * first, joined_row,
             zeros.ctypes.data, 0, d_joined_at + size * first, joined_row,
         )  # fmt: skip
         if with_inputs:
@@ -132,24 +150,6 @@ def layer_backward(
                 real, four_h, width, pending * batch, gates_t, joined_at + t * batch * joined_row, d_weight, d_bias
             )
             pending = 0
-
-
-@compiled
-def _add_weight_gradient(
-    real: Any, four_h: int, width: int, terms: int, dz: int, joined: int, d_weight: Reals, d_bias: Reals
-) -> None:
-    """d_weight += dzᵀ joined, d_bias += the sum of dz, over `terms` rows at the addresses dz and joined."""
-    size = d_weight.itemsize
-    gate_row, joined_row = size * four_h, size * width
-    one = np.ones(1, d_weight.dtype)
-    multiply_add(
-        real, four_h, width, terms, dz, size, gate_row, joined, joined_row,
-        d_weight.ctypes.data, joined_row, d_weight.ctypes.data, joined_row,
-    )  # fmt: skip
-    multiply_add(
-        real, 1, four_h, terms, one.ctypes.data, 0, 0, dz, gate_row,
-        d_bias.ctypes.data, 0, d_bias.ctypes.data, 0,
-    )  # fmt: skip
 
 
 @compiled

@@ -47,8 +47,8 @@ _SINGLE = Exp2(EXP2_Q, ROUND_TO_INTEGER, EXPONENT_HIGH)
 _DOUBLE = Exp2(tuple(log(2.0) ** n / factorial(n) for n in range(1, 15)), 1.5 * 2.0**52, 300.0)
 
 
-def _exp2_minus_1(v: Vector, t: Value) -> Value:
-    """2^t - 1, t limited; relatively accurate near t = 0."""
+def _split(v: Vector, t: Value) -> tuple[Value, Value, Value]:
+    """t, limited, = n + f with an integer n and |f| <= 1/2, and q(f): (n + round_to_integer, f, q)."""
     how = _SINGLE if v.element is F32 else _DOUBLE
     t = v.clamp(t, -how.limit, how.limit)
     rounded = v.add(t, v.constant(how.round_to_integer))
@@ -56,6 +56,12 @@ def _exp2_minus_1(v: Vector, t: Value) -> Value:
     q = v.constant(how.coefficients[-1])
     for coefficient in how.coefficients[-2::-1]:
         q = v.fma(q, f, v.constant(coefficient))
+    return rounded, f, q
+
+
+def _exp2_minus_1(v: Vector, t: Value) -> Value:
+    """2^t - 1; relatively accurate near t = 0."""
+    rounded, f, q = _split(v, t)
     power = v.times_power_of_two(v.constant(1.0), rounded)
     return v.fma(v.mul(power, f), q, v.sub(power, v.constant(1.0)))
 
@@ -78,7 +84,9 @@ def _tanh_and_sigmoid(v: Vector, z_1: Value, z_2: Value) -> tuple[Value, Value]:
 
 def _one_plus_exp(v: Vector, z: Value) -> Value:
     """1 + exp(-z)."""
-    return v.add(_exp2_minus_1(v, v.mul(z, v.constant(-LOG2E))), v.constant(2.0))
+    one = v.constant(1.0)
+    rounded, f, q = _split(v, v.mul(z, v.constant(-LOG2E)))
+    return v.add(v.times_power_of_two(v.fma(q, f, one), rounded), one)
 
 
 def _tanh(v: Vector, z: Value) -> Value:

@@ -68,10 +68,9 @@ class _Batch:
 
 @dataclass
 class _Results:
-    """Written by the shards, each its own part."""
+    """Written by the shards, each its own part; the last two when the derivatives by inputs are asked for."""
 
     losses: NDArray[np.float64]
-    gradients: Reals
     states: list[State]
     d_x: list[Reals]
     d_states: list[State]
@@ -119,7 +118,8 @@ class Trainer:
         self._workers = threads if executor is not None else 1
         self._most_shards = most_shards
         self._tapes: list[dict[tuple[int, int], Tape]] = [{} for _ in range(self._workers)]
-        self._gradients = np.zeros((1, self._sizes.total), dtype)
+        self._vectors = np.zeros((0, self._sizes.total), dtype)
+        self._gradients: list[Weights] = []  # of each shard, over a row of _vectors
         self._total = np.zeros(self._sizes.total, dtype)
 
     @property
@@ -227,17 +227,16 @@ class Trainer:
         """Forward, loss and backward of all shards; the sum of their gradients goes to `_total`."""
         shards = self._shards(len(batch.x))
         if len(self._gradients) < len(shards):
-            self._gradients = np.zeros((len(shards), self._sizes.total), self._dtype)
+            self._vectors = np.zeros((len(shards), self._sizes.total), self._dtype)
+            self._gradients = [Weights(self._sizes, vector) for vector in self._vectors]
         nothing: list[Any] = [None] * len(shards)
-        results = _Results(
-            np.zeros(len(shards)), self._gradients[: len(shards)], list(nothing), list(nothing), list(nothing)
-        )
+        results = _Results(np.zeros(len(shards)), list(nothing), list(nothing), list(nothing))
 
         def run(worker: int, shard: int) -> None:
             self._run_shard(worker, shard, shards[shard], batch, results)
 
         self._each_shard(len(shards), run)
-        sum_shards(results.gradients, self._total)
+        sum_shards(self._vectors[: len(shards)], self._total)
         return results
 
     def _run_shard(self, worker: int, shard: int, part: slice, batch: _Batch, results: _Results) -> None:
@@ -253,9 +252,9 @@ class Trainer:
             self._kind, self._loss_parameters, tape.y_hat, batch.y[part], batch.counted[part], batch.scale, tape.d_y_hat
         )
         results.states[shard] = tape.final_state()
-        own = results.gradients[shard]
-        own[:] = 0.0
-        tape.backward(self._weights, Weights(self._sizes, own), masks, batch.with_inputs)
+        own = self._gradients[shard]
+        own.vector[:] = 0.0
+        tape.backward(self._weights, self._transposed, own, masks, batch.with_inputs)
         if batch.with_inputs:
             results.d_x[shard], results.d_states[shard] = tape.d_x(), tape.d_state()
 

@@ -89,13 +89,18 @@ class Tape:
             self._hidden(k)[0] = h
             layer.cells[0] = c
             bptt.layer_forward(
-                layer.joined, transposed.layers[k], weights.biases[k], layer.gates, layer.cells, layer.tanh_cells
+                layer.joined, weights.layers[k], weights.biases[k], layer.gates, layer.cells, layer.tanh_cells
             )
         last = self._layers[-1]
         bptt.head_forward(last.joined, last.cells.shape[2], transposed.head_weight, weights.head_bias, self.y_hat)
 
     def backward(
-        self, weights: Weights, gradient: Weights, masks: Sequence[Reals] | None, with_inputs: bool = False
+        self,
+        weights: Weights,
+        transposed: Transposed,
+        gradient: Weights,
+        masks: Sequence[Reals] | None,
+        with_inputs: bool = False,
     ) -> None:
         """Add the derivatives by the weights, for `d_y_hat` and the last `forward`, to `gradient`.
 
@@ -109,7 +114,7 @@ class Tape:
             layer.d_joined[...] = 0.0
             layer.dc[...] = 0.0
             bptt.layer_backward(
-                layer.joined, weights.layers[k], layer.gates, layer.cells, layer.tanh_cells, self._above,
+                layer.joined, transposed.layers[k], layer.gates, layer.cells, layer.tanh_cells, self._above,
                 layer.d_joined, layer.dc, gradient.layers[k], gradient.biases[k], with_inputs or k > 0,
             )  # fmt: skip
             if k > 0 and masks is not None:

@@ -2,7 +2,7 @@
 
 In this order, P elements in all:
 
-    each layer's weight (4H, I + H): weight_ih and weight_hh side by side, gate rows i, f, g, o
+    each layer's weight (I + H, 4H): weight_ih and weight_hh transposed, one over the other; gate columns i, f, g, o
     head_weight (O, H), head_bias (O,)
     each layer's bias (4H,): last, so that they can be stepped apart from the rest
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlstm.kernels.bptt import ROW_PADDING, transpose_weight
+from streamlstm.kernels.bptt import transpose
 from streamlstm.model.parameters import Layer, Parameters
 
 Reals = NDArray[Any]
@@ -47,14 +47,14 @@ class Sizes:
 
 
 class Weights:
-    """Views of one flat vector: `layers` (4H, I + H), `biases` (4H,), `head_weight` (O, H), `head_bias` (O,)."""
+    """Views of one flat vector: `layers` (I + H, 4H), `biases` (4H,), `head_weight` (O, H), `head_bias` (O,)."""
 
     def __init__(self, sizes: Sizes, vector: Reals) -> None:
         """vector [P] of float32 or float64, C-contiguous; kept, not copied."""
         self.sizes = sizes
         self.vector = vector
         self._taken = 0
-        self.layers = [self._take(4 * h, i + h) for i, h in zip(sizes.layer_inputs, sizes.hidden, strict=True)]
+        self.layers = [self._take(i + h, 4 * h) for i, h in zip(sizes.layer_inputs, sizes.hidden, strict=True)]
         self.head_weight = self._take(sizes.outputs, sizes.hidden[-1])
         self.head_bias = self._take(sizes.outputs)
         self.biases = [self._take(4 * hidden) for hidden in sizes.hidden]
@@ -68,8 +68,8 @@ class Weights:
         named: dict[str, Reals] = {}
         for k, (weight, bias) in enumerate(zip(self.layers, self.biases, strict=True)):
             inputs = self.sizes.layer_inputs[k]
-            named[f"layers.{k}.weight_ih"] = weight[:, :inputs]
-            named[f"layers.{k}.weight_hh"] = weight[:, inputs:]
+            named[f"layers.{k}.weight_ih"] = weight[:inputs].T
+            named[f"layers.{k}.weight_hh"] = weight[inputs:].T
             named[f"layers.{k}.bias"] = bias
         return named | {"head.weight": self.head_weight, "head.bias": self.head_bias}
 
@@ -92,15 +92,18 @@ def weights_of(parameters: Parameters, dtype: type[np.float32] | type[np.float64
 
 
 class Transposed:
-    """The matrices in the order in which forward reads them; `refresh` after every change of the weights."""
+    """The matrices in the order in which the other direction reads them; `refresh` after every change of the weights.
+
+    layers: (4H, I + H) each, for backward; head_weight (H, O), for forward.
+    """
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
         dtype = weights.vector.dtype
-        self.layers = [np.zeros((w.shape[1], w.shape[0] + ROW_PADDING), dtype) for w in weights.layers]
+        self.layers = [np.zeros(weight.shape[::-1], dtype) for weight in weights.layers]
         self.head_weight = np.zeros(weights.head_weight.shape[::-1], dtype)
 
     def refresh(self) -> None:
         for weight, weight_t in zip(self._weights.layers, self.layers, strict=True):
-            transpose_weight(weight, weight_t)
-        self.head_weight[...] = self._weights.head_weight.T
+            transpose(weight, weight_t)
+        transpose(self._weights.head_weight, self.head_weight)

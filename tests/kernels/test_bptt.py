@@ -16,11 +16,11 @@ DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def gates_of(z: NDArray[Any], c: NDArray[Any]) -> list[NDArray[Any]]:
     """i, f, g, o, c', tanh(c'), h' of pre-activations z (4, N) and cell states c (N,), as a layer with no weights."""
     dtype, units = z.dtype, len(c)
-    joined, weight_t = np.zeros((2, 1, 1 + units), dtype), np.zeros((1 + units, 4 * units + bptt.ROW_PADDING), dtype)
+    joined, weight = np.zeros((2, 1, 1 + units), dtype), np.zeros((1 + units, 4 * units), dtype)
     gates, tanh_c = np.zeros((1, 1, 4 * units), dtype), np.zeros((1, 1, units), dtype)
     cells = np.zeros((2, 1, units), dtype)
     cells[0] = c
-    bptt.layer_forward(joined, weight_t, z.reshape(-1).copy(), gates, cells, tanh_c)
+    bptt.layer_forward(joined, weight, z.reshape(-1).copy(), gates, cells, tanh_c)
     return [*gates.reshape(4, units), cells[1, 0], tanh_c[0, 0], joined[1, 0, 1:]]
 
 
@@ -70,7 +70,7 @@ def made_layer(dtype: Any, I: int, H: int, T: int, B: int) -> dict[str, NDArray[
     rng = np.random.default_rng(I + 10 * H)
     arrays = {
         "joined": rng.normal(size=(T + 1, B, I + H)),
-        "weight": rng.normal(size=(4 * H, I + H)) / np.sqrt(H),
+        "weight": rng.normal(size=(I + H, 4 * H)) / np.sqrt(H),
         "bias": rng.normal(size=4 * H),
         "gates": np.zeros((T, B, 4 * H)),
         "cells": rng.normal(size=(T + 1, B, H)),
@@ -78,21 +78,21 @@ def made_layer(dtype: Any, I: int, H: int, T: int, B: int) -> dict[str, NDArray[
         "above": rng.normal(size=(T, B, max(I, H) + 3)),
         "d_joined": np.zeros((B, I + H)),
         "dc": np.zeros((B, H)),
-        "d_weight": np.zeros((4 * H, I + H)),
+        "d_weight": np.zeros((I + H, 4 * H)),
         "d_bias": np.zeros(4 * H),
     }
     return {name: array.astype(dtype) for name, array in arrays.items()}
 
 
 def forward(a: dict[str, NDArray[Any]]) -> None:
-    weight_t = np.full((a["weight"].shape[1], len(a["weight"]) + bptt.ROW_PADDING), np.nan, a["weight"].dtype)
-    bptt.transpose_weight(a["weight"], weight_t)
-    bptt.layer_forward(a["joined"], weight_t, a["bias"], a["gates"], a["cells"], a["tanh_cells"])
+    bptt.layer_forward(a["joined"], a["weight"], a["bias"], a["gates"], a["cells"], a["tanh_cells"])
 
 
 def backward(a: dict[str, NDArray[Any]], with_inputs: bool) -> None:
-    names = ("joined", "weight", "gates", "cells", "tanh_cells", "above", "d_joined", "dc", "d_weight", "d_bias")
-    bptt.layer_backward(*(a[name] for name in names), with_inputs)
+    weight_t = np.full(a["weight"].shape[::-1], np.nan, a["weight"].dtype)
+    bptt.transpose(a["weight"], weight_t)
+    names = ("gates", "cells", "tanh_cells", "above", "d_joined", "dc", "d_weight", "d_bias")
+    bptt.layer_backward(a["joined"], weight_t, *(a[name] for name in names), with_inputs)
 
 
 @DTYPES
@@ -101,8 +101,8 @@ def test_a_layer_is_the_oracles(dtype: Any, I: int, H: int, T: int, B: int) -> N
     a = made_layer(dtype, I, H, T, B)
     exact = {name: array.astype(np.float64) for name, array in a.items()}
     weights = {
-        "layers.0.weight_ih": exact["weight"][:, :I],
-        "layers.0.weight_hh": exact["weight"][:, I:],
+        "layers.0.weight_ih": exact["weight"][:I].T,
+        "layers.0.weight_hh": exact["weight"][I:].T,
         "layers.0.bias": exact["bias"],
     }
     signal = list(exact["joined"][:T, :, :I])
@@ -111,7 +111,7 @@ def test_a_layer_is_the_oracles(dtype: Any, I: int, H: int, T: int, B: int) -> N
     d_x, d_h, d_c = oracle.layer_backward(weights, by_name, 0, tape, list(exact["above"][:, :, :H]))
     forward(a)
     backward(a, with_inputs=True)
-    d_weight = np.concatenate([by_name["layers.0.weight_ih"], by_name["layers.0.weight_hh"]], axis=1)
+    d_weight = np.concatenate([by_name["layers.0.weight_ih"], by_name["layers.0.weight_hh"]], axis=1).T
     for found, true in (
         (a["joined"][1:, :, I:], np.stack(hs)),
         (a["cells"][-1], c_last),
