@@ -11,13 +11,13 @@ product per step, and the weights' gradient one for some steps together:
 Row t of `joined` holds x_t and the h before step t; the last holds the final h. W is (I + H, 4H), the transposes of
 PyTorch's weight_ih and weight_hh one over the other: 4H columns fill vectors better than I + H would.
 
-Every function takes arrays of one dtype, float32 or float64, C-contiguous. Sums run in an order that depends on the
+Every function takes arrays of one dtype, float32 or float64, C-contiguous, and hands their addresses down: an array
+made in here could be freed before the product that reads it, so none is. Sums run in an order that depends on the
 shapes alone (kernels.matmul): t upwards within a group of steps, groups downwards, sequences upwards.
 """
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from streamlstm.kernels.compile import compiled, inlined
@@ -79,21 +79,22 @@ def layer_forward(joined: Reals, weight: Reals, bias: Reals, gates: Reals, cells
 
 
 @inlined
-def _add_weight_gradient(
-    real: Any, four_h: int, width: int, terms: int, dz: int, joined: int, d_weight: Reals, d_bias: Reals
-) -> None:
-    """d_weight += joinedᵀ dz, d_bias += the sum of dz, over `terms` rows at the addresses dz and joined."""
+def _add_weight_gradient(joined: Reals, dz: Reals, first: int, steps: int, d_weight: Reals, d_bias: Reals) -> None:
+    """d_weight += joinedᵀ dz, d_bias += the sum of dz, over all sequences of `steps` steps from `first` on."""
+    batch, four_h = dz.shape[1:]
+    width = joined.shape[2]
     size = d_weight.itemsize
     gate_row, joined_row = size * four_h, size * width
-    one = np.ones(1, d_weight.dtype)
+    weight_at = d_weight.ctypes.data
     multiply_add(
-        real, width, four_h, terms, joined, size, joined_row, dz, gate_row,
-        d_weight.ctypes.data, gate_row, d_weight.ctypes.data, gate_row,
+        joined[0, 0, 0], width, four_h, steps * batch,
+        joined.ctypes.data + first * batch * joined_row, size, joined_row,
+        dz.ctypes.data + first * batch * gate_row, gate_row, weight_at, gate_row, weight_at, gate_row,
     )  # fmt: skip
-    multiply_add(
-        real, 1, four_h, terms, one.ctypes.data, 0, 0, dz, gate_row,
-        d_bias.ctypes.data, 0, d_bias.ctypes.data, 0,
-    )  # fmt: skip
+    for t in range(first, first + steps):
+        for row in range(batch):
+            for unit in range(four_h):
+                d_bias[unit] += dz[t, row, unit]
 
 
 @compiled
@@ -121,10 +122,9 @@ def layer_backward(
     real = joined[0, 0, 0]
     joined_row, gate_row, hidden_row = size * width, size * four_h, size * hidden
     above_row = size * above.shape[2]
-    joined_at, gates_at, c_at = joined.ctypes.data, gates.ctypes.data, cells.ctypes.data
+    gates_at, c_at = gates.ctypes.data, cells.ctypes.data
     tanh_at, above_at = tanh_cells.ctypes.data, above.ctypes.data
     d_joined_at, dc_at, weight_at = d_joined.ctypes.data, dc.ctypes.data, weight_t.ctypes.data
-    zeros = np.zeros(width, joined.dtype)
     first = 0 if with_inputs else inputs  # column of d_joined
     steps_at_once = max(1, TERMS_AT_ONCE // batch)
     pending = 0
@@ -136,9 +136,10 @@ def layer_backward(
                 real, hidden, gates_t + row * gate_row, c_at + r * hidden_row, tanh_at + r * hidden_row,
                 above_at + r * above_row, d_joined_at + row * joined_row + size * inputs, dc_at + row * hidden_row,
             )  # fmt: skip
+        d_joined[:] = 0.0
         multiply_add(
             real, batch, width - first, four_h, gates_t, gate_row, size, weight_at + size * first, joined_row,
-            zeros.ctypes.data, 0, d_joined_at + size * first, joined_row,
+            d_joined_at + size * first, joined_row, d_joined_at + size * first, joined_row,
         )  # fmt: skip
         if with_inputs:
             for row in range(batch):
@@ -146,9 +147,7 @@ def layer_backward(
                     above[t, row, k] = d_joined[row, k]
         pending += 1
         if pending == steps_at_once or t == 0:
-            _add_weight_gradient(
-                real, four_h, width, pending * batch, gates_t, joined_at + t * batch * joined_row, d_weight, d_bias
-            )
+            _add_weight_gradient(joined, gates, t, pending, d_weight, d_bias)
             pending = 0
 
 
@@ -186,16 +185,19 @@ def head_backward(joined: Reals, weight: Reals, d_y_hat: Reals, above: Reals, d_
     joined_row, output_row = size * joined.shape[2], size * outputs
     h_at = joined.ctypes.data + batch * joined_row + joined_row - size * hidden
     d_y_at = d_y_hat.ctypes.data
-    zeros, one = np.zeros(hidden, joined.dtype), np.ones(1, joined.dtype)
-    multiply_add(
-        real, steps * batch, hidden, outputs, d_y_at, output_row, size, weight.ctypes.data, size * hidden,
-        zeros.ctypes.data, 0, above.ctypes.data, size * above.shape[2],
-    )  # fmt: skip
+    d_weight_at, above_at, above_row = d_weight.ctypes.data, above.ctypes.data, size * above.shape[2]
+    for t in range(steps):
+        for row in range(batch):
+            for unit in range(hidden):
+                above[t, row, unit] = d_y_hat[t, row, 0] * weight[0, unit]
+            for output in range(outputs):
+                d_bias[output] += d_y_hat[t, row, output]
+    if outputs > 1:
+        multiply_add(
+            real, steps * batch, hidden, outputs - 1, d_y_at + size, output_row, size,
+            weight.ctypes.data + size * hidden, size * hidden, above_at, above_row, above_at, above_row,
+        )  # fmt: skip
     multiply_add(
         real, outputs, hidden, steps * batch, d_y_at, size, output_row, h_at, joined_row,
-        d_weight.ctypes.data, size * hidden, d_weight.ctypes.data, size * hidden,
-    )  # fmt: skip
-    multiply_add(
-        real, 1, outputs, steps * batch, one.ctypes.data, 0, 0, d_y_at, output_row,
-        d_bias.ctypes.data, 0, d_bias.ctypes.data, 0,
+        d_weight_at, size * hidden, d_weight_at, size * hidden,
     )  # fmt: skip

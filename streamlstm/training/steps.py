@@ -8,7 +8,7 @@ were. The shards are handed to the executor that the caller lends; kernels relea
 """
 
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -274,7 +274,10 @@ class Trainer:
                 run(worker, shard)
 
         rest = [self._executor.submit(work, worker) for worker in range(1, workers)] if self._executor else []
-        work(0)
+        try:
+            work(0)
+        finally:
+            wait(rest)  # nobody writes to the tapes once this has raised
         for future in rest:
             future.result()
 
