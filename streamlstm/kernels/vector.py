@@ -1,10 +1,10 @@
-"""Vectors of float32 lanes, emitted as LLVM IR from inside a Numba intrinsic.
+"""Vectors of float32 (or float64) lanes, emitted as LLVM IR from inside a Numba intrinsic.
 
 Numba keeps arrays in memory, so LLVM can't hold a block of accumulators in registers across a loop written in Python;
 `<16 x float>` values that are born as registers stay there. LLVM splits them on CPUs with narrower vectors, lane by
 lane, so the bits don't depend on the width.
 
-Every operation is one IEEE 754 binary32 operation per lane, round to nearest: no fast-math flag is ever set.
+Every operation is one IEEE 754 operation per lane, round to nearest: no fast-math flag is ever set.
 """
 
 from typing import Any
@@ -15,6 +15,7 @@ from numba.core import cgutils, config
 from numba.core.registry import cpu_target
 
 F32 = ir.FloatType()
+F64 = ir.DoubleType()
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 
@@ -33,41 +34,76 @@ def has_wide_vectors() -> bool:
 
 
 class Vector:
-    """Emits operations on vectors of `lanes` float32 values at the builder's position."""
+    """Emits operations on vectors of `lanes` values at the builder's position: float32, or float64 by `element` F64."""
 
-    def __init__(self, builder: Builder, lanes: int) -> None:
+    def __init__(self, builder: Builder, lanes: int, element: Value = F32) -> None:
         self.builder = builder
         self.lanes = lanes
-        self.bytes = 4 * lanes
-        self.type = ir.VectorType(F32, lanes)
-        self._ints = ir.VectorType(I32, lanes)
+        self.element = element
+        single = element is F32
+        self.size = 4 if single else 8
+        self.bytes = self.size * lanes
+        self.type = ir.VectorType(element, lanes)
+        self._name = f"v{lanes}f{8 * self.size}"  # as LLVM's intrinsics are named
+        self._int, self._fraction_bits = (I32, 23) if single else (I64, 52)
+        self._ints = ir.VectorType(self._int, lanes)
         fma_type = ir.FunctionType(self.type, [self.type] * 3)
-        self._fma = cgutils.get_or_insert_function(builder.module, fma_type, f"llvm.fma.v{lanes}f32")
+        self._fma = cgutils.get_or_insert_function(builder.module, fma_type, f"llvm.fma.{self._name}")
 
     # -- values
 
     def constant(self, value: float) -> Value:
-        """`value` rounded to float32, in every lane."""
-        return ir.Constant(self.type, [float(np.float32(value))] * self.lanes)
+        """`value` rounded to the element type, in every lane."""
+        rounded = float(np.float32(value)) if self.element is F32 else value
+        return ir.Constant(self.type, [rounded] * self.lanes)
 
     def _int_constant(self, value: int) -> Value:
         return ir.Constant(self._ints, [value] * self.lanes)
 
     def load(self, address: Value, offset: int = 0) -> Value:
-        """The lanes at `address` + `offset` bytes; float32 alignment is enough."""
+        """The lanes at `address` + `offset` bytes; an element's alignment is enough."""
         if offset:
             address = self.builder.add(address, int64(offset))
-        return self.builder.load(self.builder.inttoptr(address, ir.PointerType(self.type)), align=4)
+        return self.builder.load(self.builder.inttoptr(address, ir.PointerType(self.type)), align=self.size)
 
     def store(self, value: Value, address: Value) -> None:
-        self.builder.store(value, self.builder.inttoptr(address, ir.PointerType(self.type)), align=4)
+        self.builder.store(value, self.builder.inttoptr(address, ir.PointerType(self.type)), align=self.size)
 
     def broadcast(self, address: Value) -> Value:
-        """The one float32 at `address`, in every lane."""
-        scalar = self.builder.load(self.builder.inttoptr(address, ir.PointerType(F32)), align=4)
-        empty = ir.Constant(self.type, ir.Undefined)
+        """The one element at `address`, in every lane."""
+        scalar = self.builder.load(self.builder.inttoptr(address, ir.PointerType(self.element)), align=self.size)
+        return self._in_every_lane(scalar, self.type)
+
+    def _in_every_lane(self, scalar: Value, vector_type: Value) -> Value:
+        empty = ir.Constant(vector_type, ir.Undefined)
         first = self.builder.insert_element(empty, scalar, ir.Constant(I32, 0))
-        return self.builder.shuffle_vector(first, empty, self._int_constant(0))
+        lane_0 = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, empty, lane_0)
+
+    # -- the first lanes only
+
+    def first_lanes(self, count: Value) -> Value:
+        """The mask of the first `count` (int64) lanes, for the next two."""
+        lanes = ir.VectorType(I32, self.lanes)
+        limit = self._in_every_lane(self.builder.trunc(count, I32), lanes)
+        return self.builder.icmp_signed("<", ir.Constant(lanes, list(range(self.lanes))), limit)
+
+    def load_masked(self, address: Value, mask: Value) -> Value:
+        """The masked lanes at `address`, zero in the others, whose memory isn't touched."""
+        pointer = self.builder.inttoptr(address, ir.PointerType(self.type))
+        function_type = ir.FunctionType(self.type, [pointer.type, I32, mask.type, self.type])
+        load = self._intrinsic(f"llvm.masked.load.{self._name}.p0", function_type)
+        return self.builder.call(load, [pointer, ir.Constant(I32, self.size), mask, self.constant(0.0)])
+
+    def store_masked(self, value: Value, address: Value, mask: Value) -> None:
+        """Store the masked lanes at `address`; the memory of the others isn't touched."""
+        pointer = self.builder.inttoptr(address, ir.PointerType(self.type))
+        function_type = ir.FunctionType(ir.VoidType(), [self.type, pointer.type, I32, mask.type])
+        store = self._intrinsic(f"llvm.masked.store.{self._name}.p0", function_type)
+        self.builder.call(store, [value, pointer, ir.Constant(I32, self.size), mask])
+
+    def _intrinsic(self, name: str, function_type: Value) -> Value:
+        return cgutils.get_or_insert_function(self.builder.module, function_type, name)
 
     def part(self, value: Value, start: int, lanes: int) -> Value:
         """Lanes [start, start + lanes) of `value`."""
@@ -103,7 +139,8 @@ class Vector:
 
         The exponent field is added to: exact while |a 2^n| stays a normal number.
         """
-        shifted = self.builder.shl(self.builder.bitcast(rounded, self._ints), self._int_constant(23))
+        exponent_bits = self._int_constant(self._fraction_bits)
+        shifted = self.builder.shl(self.builder.bitcast(rounded, self._ints), exponent_bits)
         return self.builder.bitcast(self.builder.add(self.builder.bitcast(a, self._ints), shifted), self.type)
 
     def sum_in_halves(self, a: Value) -> Value:

@@ -1,0 +1,227 @@
+"""The gates of an LSTM cell over a row of hidden units, forward beside backward, for training.
+
+    c' = σ(z_f) c + σ(z_i) tanh(z_g)         h' = σ(z_o) tanh(c')
+
+Serving needs c' and h' alone (kernels.cell, two divisions); backward needs i, f, g, o and tanh(c') each. They take
+three divisions: i and f share one, g and o another. With e = exp(-z) and m = exp(2 z) - 1, as base-2 powers,
+
+    σ(z) = 1 / (1 + e)      tanh(z) = m / (2 + m)
+
+Backward (Hochreiter & Schmidhuber 1997, in the form of Greff et al. 2017), d being the derivative of the loss by what
+follows it:
+
+    dc  += dh o (1 - tanh²c')          dz_o = dh tanh(c') o (1 - o)
+    dz_i = dc g i (1 - i)     dz_f = dc c f (1 - f)     dz_g = dc i (1 - g²)     dc <- dc f
+
+float32 uses the polynomial of kernels.cell, float64 a longer one. NaN passes through.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import factorial, log
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from streamlstm.kernels.cell import EXP2_Q, EXPONENT_HIGH, LOG2E, ROUND_TO_INTEGER
+from streamlstm.kernels.matmul import element_of, whole_lanes
+from streamlstm.kernels.vector import F32, I64, Builder, Value, Vector, int64
+
+
+@dataclass(frozen=True)
+class Exp2:
+    """2^t = 2^n (1 + f q(f)) with t = n + f, |f| <= 1/2: coefficients of q, lowest first; the number that rounds to an
+    integer when added; the largest |t|, such that the product of two denominators is still finite.
+    """
+
+    coefficients: tuple[float, ...]
+    round_to_integer: float
+    limit: float
+
+
+_SINGLE = Exp2(EXP2_Q, ROUND_TO_INTEGER, EXPONENT_HIGH)
+# Taylor's: the first term left out is (ln(2) / 2)^15 / 15! = 9e-20
+_DOUBLE = Exp2(tuple(log(2.0) ** n / factorial(n) for n in range(1, 15)), 1.5 * 2.0**52, 300.0)
+
+
+def _split(v: Vector, t: Value) -> tuple[Value, Value, Value]:
+    """t, limited, = n + f with an integer n and |f| <= 1/2, and q(f): (n + round_to_integer, f, q)."""
+    how = _SINGLE if v.element is F32 else _DOUBLE
+    t = v.clamp(t, -how.limit, how.limit)
+    rounded = v.add(t, v.constant(how.round_to_integer))
+    f = v.sub(t, v.sub(rounded, v.constant(how.round_to_integer)))
+    q = v.constant(how.coefficients[-1])
+    for coefficient in how.coefficients[-2::-1]:
+        q = v.fma(q, f, v.constant(coefficient))
+    return rounded, f, q
+
+
+def _exp2_minus_1(v: Vector, t: Value) -> Value:
+    """2^t - 1; relatively accurate near t = 0."""
+    rounded, f, q = _split(v, t)
+    power = v.times_power_of_two(v.constant(1.0), rounded)
+    return v.fma(v.mul(power, f), q, v.sub(power, v.constant(1.0)))
+
+
+def _sigmoid_pair(v: Vector, z_1: Value, z_2: Value) -> tuple[Value, Value]:
+    """σ(z_1), σ(z_2)."""
+    one = v.constant(1.0)
+    below_1, below_2 = (_one_plus_exp(v, z) for z in (z_1, z_2))
+    reciprocal = v.div(one, v.mul(below_1, below_2))
+    return v.mul(below_2, reciprocal), v.mul(below_1, reciprocal)
+
+
+def _tanh_and_sigmoid(v: Vector, z_1: Value, z_2: Value) -> tuple[Value, Value]:
+    """tanh(z_1), σ(z_2)."""
+    m = _exp2_minus_1(v, v.mul(z_1, v.constant(2.0 * LOG2E)))
+    below_1, below_2 = v.add(m, v.constant(2.0)), _one_plus_exp(v, z_2)
+    reciprocal = v.div(v.constant(1.0), v.mul(below_1, below_2))
+    return v.mul(m, v.mul(below_2, reciprocal)), v.mul(below_1, reciprocal)
+
+
+def _one_plus_exp(v: Vector, z: Value) -> Value:
+    """1 + exp(-z)."""
+    one = v.constant(1.0)
+    rounded, f, q = _split(v, v.mul(z, v.constant(-LOG2E)))
+    return v.add(v.times_power_of_two(v.fma(q, f, one), rounded), one)
+
+
+def _tanh(v: Vector, z: Value) -> Value:
+    m = _exp2_minus_1(v, v.mul(z, v.constant(2.0 * LOG2E)))
+    return v.div(m, v.add(m, v.constant(2.0)))
+
+
+@dataclass(frozen=True)
+class _Lanes:
+    """The lanes of one turn of a loop over units: loads and stores at a unit's offset, masked in the last turn."""
+
+    v: Vector
+    offset: Value
+    mask: Value | None
+
+    def load(self, row: Value) -> Value:
+        address = self.v.builder.add(row, self.offset)
+        return self.v.load(address) if self.mask is None else self.v.load_masked(address, self.mask)
+
+    def store(self, value: Value, row: Value) -> None:
+        address = self.v.builder.add(row, self.offset)
+        if self.mask is None:
+            self.v.store(value, address)
+        else:
+            self.v.store_masked(value, address, self.mask)
+
+
+Body = Callable[[_Lanes, list[Value]], None]
+
+
+def _for_units(builder: Builder, element: Value, units: Value, body: Body, rows: list[Value]) -> None:
+    """Emit `body` for whole vectors of units, then for the rest as one masked vector of a quarter, half or whole."""
+    widest = whole_lanes(element)
+    whole = Vector(builder, widest, element)
+    stop = builder.and_(units, int64(-widest))
+    with cgutils.for_range_slice(builder, int64(0), stop, int64(widest), I64) as (unit, _):
+        body(_Lanes(whole, builder.mul(unit, int64(whole.size)), None), rows)
+    rest = builder.sub(units, stop)
+    least = 0
+    for lanes in (widest // 4, widest // 2, widest):
+        fits = builder.and_(builder.icmp_signed(">", rest, int64(least)), builder.icmp_signed("<=", rest, int64(lanes)))
+        with builder.if_then(fits):
+            v = Vector(builder, lanes, element)
+            body(_Lanes(v, builder.mul(stop, int64(v.size)), v.first_lanes(rest)), rows)
+        least = lanes
+
+
+def _activate(at: _Lanes, rows: list[Value]) -> None:
+    """rows: z_i, z_f, z_g, z_o (overwritten by i, f, g, o), c, c', tanh(c'), h'."""
+    v, (i_row, f_row, g_row, o_row, c_before, c_after, tanh_c, h_after) = at.v, rows
+    i, f = _sigmoid_pair(v, at.load(i_row), at.load(f_row))
+    g, o = _tanh_and_sigmoid(v, at.load(g_row), at.load(o_row))
+    c = v.fma(f, at.load(c_before), v.mul(i, g))
+    tanh = _tanh(v, c)
+    results = (i, f, g, o, c, tanh, v.mul(o, tanh))
+    for value, row in zip(results, (i_row, f_row, g_row, o_row, c_after, tanh_c, h_after), strict=True):
+        at.store(value, row)
+
+
+def _differentiate(at: _Lanes, rows: list[Value]) -> None:
+    """rows: i, f, g, o (overwritten by dz_i, dz_f, dz_g, dz_o), c, tanh(c'), dh' from above, dh' from later, dc."""
+    v, (i_row, f_row, g_row, o_row, c_before, tanh_c, above, later, carried) = at.v, rows
+    one = v.constant(1.0)
+    i, f, g, o = (at.load(row) for row in (i_row, f_row, g_row, o_row))
+    tanh = at.load(tanh_c)
+    dh = v.add(at.load(above), at.load(later))
+    dh_o = v.mul(dh, o)
+    dc = v.fma(dh_o, _one_minus_square(v, tanh), at.load(carried))
+    dc_f = v.mul(dc, f)
+    dc_i = v.mul(dc, i)
+    at.store(v.mul(v.mul(dc_i, g), v.sub(one, i)), i_row)
+    at.store(v.mul(v.mul(dc_f, at.load(c_before)), v.sub(one, f)), f_row)
+    at.store(v.mul(dc_i, _one_minus_square(v, g)), g_row)
+    at.store(v.mul(v.mul(dh_o, tanh), v.sub(one, o)), o_row)
+    at.store(dc_f, carried)
+
+
+def _one_minus_square(v: Vector, a: Value) -> Value:
+    """(1 - a)(1 + a): where a is near 1 or -1, a² would have lost the difference."""
+    one = v.constant(1.0)
+    return v.mul(v.sub(one, a), v.add(one, a))
+
+
+def _row_function(module: ir.Module, element: Value, body: Body, others: int) -> ir.Function:
+    """`body` over a row of units as a function of its own: (units, gates, other rows ...)."""
+    name = f"streamlstm_{body.__name__}_{element.intrinsic_name}"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * (2 + others)), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    function.attributes.add("nounwind")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    units, gates, *rest = function.args
+    size = 4 if element is F32 else 8
+    gate_bytes = builder.mul(units, int64(size))
+    gate_rows = [builder.add(gates, builder.mul(gate_bytes, int64(gate))) for gate in range(4)]
+    _for_units(builder, element, units, body, [*gate_rows, *rest])
+    builder.ret_void()
+    return function
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def activate_row(
+    typingctx: Any, real: Any, units: Any, gates: Any, c_before: Any, c_after: Any, tanh_c: Any, h_after: Any
+) -> Any:
+    """One row's cell update. `real`: any value of the element type; the rest is int64, addresses but for `units`, H.
+
+    gates      [4][H]: pre-activations z of i, f, g, o; overwritten by the gates' values
+    c_before   [H], read;  c_after, tanh_c, h_after   [H], written: c', tanh(c'), h'
+    """
+
+    def codegen(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
+        function = _row_function(builder.module, element_of(real), _activate, 4)
+        builder.call(function, arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(real, *[types.int64] * 6), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def differentiate_row(
+    typingctx: Any, real: Any, units: Any, gates: Any, c_before: Any, tanh_c: Any, above: Any, later: Any, dc: Any
+) -> Any:
+    """One row's backward step. `real`: any value of the element type; the rest is int64, addresses but for `units`, H.
+
+    gates          [4][H]: the gates' values; overwritten by the derivatives by their pre-activations
+    c_before, tanh_c   [H], read: c and tanh(c')
+    above, later   [H], read: the derivative by h' from this step's reader above, and from the next step
+    dc             [H]: the derivative by c', overwritten by that by c
+    """
+
+    def codegen(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
+        function = _row_function(builder.module, element_of(real), _differentiate, 5)
+        builder.call(function, arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(real, *[types.int64] * 7), codegen
