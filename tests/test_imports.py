@@ -12,7 +12,8 @@ import pytest
 HOUSE = Path(__file__).parent.parent / "streamlstm"
 SOURCES = {path.relative_to(HOUSE): path for path in sorted(HOUSE.rglob("*.py"))}
 
-# cli -> service -> engine -> { events | state | model } -> kernels; transport imports config and errors only.
+# cli -> service -> { engine | history } -> { events | state | model } -> kernels; transport imports config and errors
+# only.
 MAY_IMPORT = {
     "errors": set[str](),
     "fault_points": set[str](),
@@ -22,9 +23,21 @@ MAY_IMPORT = {
     "state": {"kernels", "errors"},
     "model": {"kernels", "errors"},
     "engine": {"events", "state", "model", "kernels", "errors"},
+    "history": {"events", "state", "kernels", "errors"},
     "transport": {"config", "errors", "fault_points"},
-    "service": {"engine", "events", "state", "model", "kernels", "transport", "config", "errors", "fault_points"},
-    "cli": {"service", "engine", "events", "state", "model", "config", "errors"},
+    "service": {
+        "engine",
+        "history",
+        "events",
+        "state",
+        "model",
+        "kernels",
+        "transport",
+        "config",
+        "errors",
+        "fault_points",
+    },
+    "cli": {"service", "engine", "history", "events", "state", "model", "config", "errors"},
     "__main__": {"cli"},
     "__init__": set[str](),
 }
@@ -39,6 +52,7 @@ HOME = {
     "pydantic": ("config/",),
     "h5py": ("model/from_keras", "model/keras", "model/hdf5"),
     "onnx": ("model/from_onnx", "model/onnx"),
+    "pyarrow": ("history/arrow",),
     "signal": ("service/", "cli/"),
     "threading": ("service/", "cli/"),
     "socket": ("service/", "cli/", "transport/"),
