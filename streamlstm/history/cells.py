@@ -78,6 +78,14 @@ def place_inputs(batch: EventBatch, cells: Spans, column: int, *, keep_missing: 
             _point_at(batch, cells, row)
 
 
+def clear_refused(batch: EventBatch) -> None:
+    """Rows with a reason have no stream, no inputs, and no time of their own."""
+    rows = np.flatnonzero(batch.reason[: batch.n] != Reason.OK)
+    batch.stream_at[rows], batch.stream_len[rows] = -1, 0
+    batch.event_time[rows] = batch.timestamp[rows]
+    batch.x[rows] = np.nan
+
+
 def number_of(text: str) -> float | Reason:
     """The number that a cell says, in more ways than JSON knows (`+1`, `.5`, `007`), or the reason why not."""
     text = text.strip()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from streamlstm.errors import BadDataError
 from streamlstm.events.batch import EventBatch, Reason
 from streamlstm.history.history import History
-from streamlstm.history.report import Kind, Report, duration_text, time_text
+from streamlstm.history.report import Kind, Report, counted, duration_text, time_text
 from streamlstm.kernels.grouping import group_rows, sort_groups, survey
 from streamlstm.kernels.observe import RUNNING_LIMIT
 from streamlstm.state.slots import SlotTable
@@ -24,6 +24,7 @@ from streamlstm.state.slots import SlotTable
 Element = TypeVar("Element", bound=np.generic)
 
 _FIRST_STREAMS = 1024
+_EARLIEST_USUAL_MS = 100_000_000_000
 _KINDS = {reason: Kind(reason.label) for reason in Reason if reason.name in Kind.__members__}
 
 
@@ -56,7 +57,7 @@ class Collector:
         self.inputs = inputs
         self.rules = rules
         self.report = Report()
-        self._table = SlotTable(_FIRST_STREAMS, rules.max_key_bytes, seed=0)
+        self._table = SlotTable(_FIRST_STREAMS, rules.max_key_bytes)
         self._stream: list[NDArray[np.int32]] = []
         self._time: list[NDArray[np.int64]] = []
         self._place: list[NDArray[np.int64]] = []
@@ -117,7 +118,7 @@ class Collector:
 
     def _grow(self) -> None:
         """The same streams under the same numbers, in a table of four times the size."""
-        grown = SlotTable(4 * self._table.max_streams, self.rules.max_key_bytes, seed=0)
+        grown = SlotTable(4 * self._table.max_streams, self.rules.max_key_bytes)
         for partition, keys in groupby(map(self._table.key_of, range(self._table.n_streams)), lambda each: each[0]):
             ids = [key for _, key in keys]
             lengths = np.fromiter(map(len, ids), np.int64, len(ids))
@@ -136,7 +137,7 @@ class Collector:
     def finish(self) -> History:
         """Raises BadDataError when fewer than two rows are left: there is nothing to learn from."""
         if self._kept < 2:
-            raise BadDataError(self._refusal())
+            raise BadDataError(self._refusal(self._kept))
         keys = [self._table.key_of(slot) for slot in range(self._table.n_streams)]
         start, order = np.empty(len(keys) + 1, np.int64), np.empty(self._kept, np.int64)
         time = _joined(self._time)
@@ -145,7 +146,10 @@ class Collector:
         place = _joined(self._place)
         x = _joined(self._x)[order]
         start, time, x = self._drop_duplicates(start, order, time, x, place, keys)
+        if len(time) < 2:
+            raise BadDataError(self._refusal(len(time)))
         del order, place
+        self._note_unused()
         history = History(
             self.inputs, [key for _, key in keys], np.array([partition for partition, _ in keys], np.int32), start,
             time, x, np.empty(len(keys), np.int64), self.report,
@@ -168,7 +172,8 @@ class Collector:
             self.report.add(
                 Kind.LATE, late, self._place_of(first, place), keys[stream[first]].decode(), time_text(int(time[first]))
             )
-            self.report.note("late rows were sorted in; the daemon takes events as they come (events.out_of_order)")
+            if self.rules.order == "time":
+                self.report.note("late rows were sorted in; the daemon takes events as they come (events.out_of_order)")
 
     def _drop_duplicates(
         self,
@@ -212,6 +217,8 @@ class Collector:
         intervals, counts = np.unique(history.interval[history.interval > 0], return_counts=True)
         if len(intervals):
             report.interval_ms, report.interval_streams = int(intervals[counts.argmax()]), int(counts.max())
+        if report.last_ms < _EARLIEST_USUAL_MS:
+            report.note("all times lie before March 1973: is input.time_unit the unit of the numbers?")
         if gaps.any():
             worst = int(longest.argmax())
             self._add_gap(history, worst, int(gaps.sum()), int(longest[worst]))
@@ -223,7 +230,7 @@ class Collector:
         ):
             if per_stream.any():
                 first = int(np.flatnonzero(per_stream)[0])
-                report.add(kind, int(per_stream.sum()), "", history.name(first), f"{lengths[first]:,} rows")
+                report.add(kind, int(per_stream.sum()), "", history.name(first), counted(int(lengths[first]), "row"))
 
     def _add_gap(self, history: History, stream: int, count: int, longest: int) -> None:
         times = history.time[history.rows_of(stream)]
@@ -231,20 +238,30 @@ class Collector:
         found = f"{duration_text(longest)} after {time_text(begins)}"
         self.report.add(Kind.GAP, count, "", history.name(stream), found)
 
+    def _note_unused(self) -> None:
+        """Say which of several sources gave no row at all."""
+        ends = [first for first, _ in self._sources[1:]] + [self._kept]
+        for (first, place), end in zip(self._sources, ends, strict=True):
+            if first == end and place in self.report.sources:
+                self.report.note(f"{place}: none of its rows could be used")
+
     def _place_of(self, row: int, place: NDArray[np.int64]) -> str:
         source = bisect_right(self._sources, row, key=lambda each: each[0]) - 1
         return f"{self._sources[source][1]}:{place[row]}"
 
-    def _refusal(self) -> str:
+    def _refusal(self, left: int) -> str:
         report = self.report
         where = ", ".join(report.sources[:3]) or "history"
-        text = f"{where}: expected two rows at least of time and value, found {self._kept} of {report.rows_read:,} read"
+        read = counted(report.rows_read, "row")
+        text = f"{where}: expected two rows at least, of different times; found {left} good ones among {read}"
         worst = max(report.findings.values(), key=lambda each: each.count, default=None)
         return text if worst is None else f"{text}: {report.sentence(worst)}"
 
 
 def _found(batch: EventBatch, row: int) -> str:
-    """The value of a row as it stands in the source."""
+    """What stands in the source of a refused row, as far as it's known."""
+    if batch.reason[row] == Reason.OUT_OF_RANGE:
+        return ", ".join(f"{number:.6g}" for number in batch.x[row])
     at, size = int(batch.value_at[row]), int(batch.value_len[row])
     return batch.payload[at : at + min(size, 200)].tobytes().decode("utf-8", "replace") if at >= 0 else ""
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from streamlstm.errors import BadDataError
 from streamlstm.events.batch import EventBatch, Reason
 from streamlstm.history.arrow import load, text_spans
-from streamlstm.history.cells import Spans, content_of, place_inputs, place_streams, place_times
+from streamlstm.history.cells import Spans, clear_refused, content_of, place_inputs, place_streams, place_times
 from streamlstm.history.collector import Collector
 from streamlstm.history.columns import Chosen, Content, Wanted, choose
 from streamlstm.history.report import Kind, shown
@@ -23,6 +24,8 @@ SAMPLE_ROWS = 200
 
 _DELIMITERS = ",;\t|"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_LONG_CELL = 200
+_ROW = re.compile(r"Row #([0-9]+)")
 _ZONE_NOTE = "times without an offset were taken for UTC"
 
 
@@ -72,7 +75,7 @@ def _shape(head: bytes, where: str, wanted: Wanted) -> _Shape:
         raise BadDataError(f"{where}: expected a header and rows of events, found an empty file")
     kinds = {content_of([cell], wanted.fields.time_unit) for cell in rows[at]}
     if kinds & {Content.NUMBER, Content.TIME}:
-        names = [f"column {i + 1}" for i in range(len(rows[at]))]
+        names = [str(i + 1) for i in range(len(rows[at]))]
         notes.append(f"{where}: the first row is no header; columns go by number")
         return _Shape(delimiter, names, at, [row for row in rows[at:] if row], notes)
     return _Shape(delimiter, rows[at], at + 1, [row for row in rows[at + 1 :] if row], notes)
@@ -81,8 +84,8 @@ def _shape(head: bytes, where: str, wanted: Wanted) -> _Shape:
 def _text(head: bytes, where: str) -> str:
     if head.startswith(_UTF_16):
         raise BadDataError(f"{where}: expected UTF-8, found UTF-16")
-    if b"\0" in head:
-        raise BadDataError(f"{where}: expected text, found a zero byte at {head.index(0)}: binary?")
+    if b"\0" in head.lstrip(b"\r\n").partition(b"\n")[0]:
+        raise BadDataError(f"{where}: expected text, found a zero byte in the first line: binary?")
     try:
         return head.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -108,8 +111,10 @@ def _rows(text: str, delimiter: str, where: str, cut: bool) -> list[list[str]]:
             rows.append(row)
             if len(rows) > SAMPLE_ROWS:
                 return rows
-    except csv.Error as error:
-        raise BadDataError(f"{where}: row {len(rows) + 1}: expected CSV: {error}") from error
+    except csv.Error as error:  # a field beyond the limit of this module; below the header pyarrow decides
+        if len(rows) < 2:
+            raise BadDataError(f"{where}: row {len(rows) + 1}: expected CSV: {error}") from error
+        return rows
     return rows[:-1] if cut and len(rows) > 1 else rows
 
 
@@ -140,7 +145,9 @@ class _Reader:
                     row = int(numbers[-1]) + 1
                 self._add(part, numbers)
         except arrow.ArrowInvalid as error:
-            raise BadDataError(f"{self.where}: near row {row:,}: {_reason(str(error))}") from error
+            named = _ROW.search(str(error))
+            where = f"row {named[1]}" if named else f"behind row {row - 1:,}"
+            raise BadDataError(f"{self.where}: {where}: {_reason(str(error))}") from error
         self._count_ragged(len(self.ragged))
 
     def _parts(self, file: BinaryIO) -> Iterator[Any]:
@@ -223,7 +230,7 @@ class _Reader:
             streams = cells[self.chosen.stream][rows]
         batch.offset[:n] = numbers[rows]
         batch.timestamp[:n] = -1
-        batch.value_at[:n] = -1
+        batch.value_at[:n], batch.value_len[:n] = -1, 0
         batch.reason[:n] = Reason.OK
         batch.extend_run(self.where, 0, n)
         place_streams(batch, streams)
@@ -231,6 +238,11 @@ class _Reader:
             self.collector.report.note(_ZONE_NOTE)
         for k, value in enumerate(values):
             place_inputs(batch, cells[value][rows], k, keep_missing=self.collector.rules.keep_missing)
+        long = np.flatnonzero(batch.value_len[:n] > _LONG_CELL)
+        if len(long):
+            where, size = f"{self.where}:{batch.offset[long[0]]}", batch.value_len[long[0]]
+            self.collector.report.note(f"{where}: a cell of {size:,} bytes; is a quote left open?")
+        clear_refused(batch)
         self.collector.add(batch)
 
 

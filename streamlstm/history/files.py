@@ -14,6 +14,7 @@ from streamlstm.history.history import History
 from streamlstm.history.lines import read_lines
 from streamlstm.history.opening import STDIN, Progress, open_source
 from streamlstm.history.parquet_file import read_parquet
+from streamlstm.history.report import Report
 
 Format = Literal["csv", "lines", "parquet"]
 
@@ -47,20 +48,20 @@ def read_files(paths: Sequence[str], wanted: Wanted, rules: Rules, progress: Pro
     Raises InputMissingError, BadDataError, UsageError.
     """
     collector = Collector(wanted.fields.inputs, rules)
-    for source in sources_of(paths, collector):
+    for source in sources_of(paths, collector.report):
         _read(collector, source, wanted, progress)
     return collector.finish()
 
 
 def total_bytes(paths: Sequence[str]) -> int:
     """What `progress` will have been told of in the end, about; 0 where it can't be known."""
-    files = [each for each in sources_of(paths, Collector(("value",), Rules())) if each.path != STDIN]
+    files = [each for each in sources_of(paths, Report()) if each.path != STDIN]
     return sum(os.path.getsize(each.path) for each in files if os.path.isfile(each.path))
 
 
-def sources_of(paths: Sequence[str], collector: Collector) -> list[Source]:
+def sources_of(paths: Sequence[str], report: Report) -> list[Source]:
     """The files in the order in which they are read, each once. Raises InputMissingError."""
-    found = dict.fromkeys(path for given in paths for path in _expanded(given, collector))
+    found = dict.fromkeys(path for given in paths for path in _expanded(given, report))
     if not found:
         raise InputMissingError("history: expected a file or a folder, found none")
     stems = [_stem(path) for path in found]
@@ -70,8 +71,10 @@ def sources_of(paths: Sequence[str], collector: Collector) -> list[Source]:
     ]
 
 
-def _expanded(given: str, collector: Collector) -> Iterator[str]:
+def _expanded(given: str, report: Report) -> Iterator[str]:
     if given == STDIN or not os.path.isdir(given):
+        if os.path.exists(given) and not os.path.isfile(given):  # what a first look takes from a pipe is gone
+            raise InputMissingError(f"{given}: expected a file or a folder, found neither; - reads standard input")
         yield given
         return
     files = sorted(str(path) for path in Path(given).rglob("*") if path.is_file() and not path.name.startswith("."))
@@ -79,7 +82,7 @@ def _expanded(given: str, collector: Collector) -> Iterator[str]:
     if not known:
         raise InputMissingError(f"{given}: expected files ending in {', '.join(FORMATS)}; found {len(files)} others")
     if len(known) < len(files):
-        collector.report.note(f"{given}: {len(files) - len(known):,} files passed over: their names end otherwise")
+        report.note(f"{given}: {len(files) - len(known):,} files passed over: their names end otherwise")
     yield from known
 
 

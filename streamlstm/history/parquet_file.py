@@ -9,7 +9,7 @@ from streamlstm.errors import BadDataError, InputMissingError
 from streamlstm.events.batch import EventBatch, Reason
 from streamlstm.events.times import DECIMALS, EARLIEST_MS, LATEST_MS
 from streamlstm.history.arrow import integers, is_text, load, reals, text_spans
-from streamlstm.history.cells import Spans, content_of, place_inputs, place_streams, place_times
+from streamlstm.history.cells import Spans, clear_refused, content_of, place_inputs, place_streams, place_times
 from streamlstm.history.collector import Collector
 from streamlstm.history.columns import Chosen, Content, Wanted, choose
 from streamlstm.history.report import shown
@@ -125,6 +125,7 @@ class _Reader:
         self._place_times(columns[self.chosen.time])
         for k, value in enumerate(values):
             self._place_inputs(columns[value], k, value)
+        clear_refused(batch)
         self.collector.add(batch)
 
     def _place_streams(self, columns: dict[int, Any], stream: bytes) -> None:

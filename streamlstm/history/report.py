@@ -45,31 +45,32 @@ class Kind(StrEnum):
 
 
 _SENTENCES = {
-    Kind.RAGGED_ROW: "rows dropped: they have more or fewer columns than the header",
-    Kind.NOT_JSON: "rows dropped: they are not JSON",
-    Kind.NOT_OBJECT: "rows dropped: they are JSON, but no objects",
-    Kind.MISSING_FIELD: "rows dropped: a field that they need is not there",
-    Kind.WRONG_TYPE: "rows dropped: what should be a number (or, of a stream id, a text) is none",
-    Kind.WRONG_LENGTH: "rows dropped: another number of inputs than expected",
-    Kind.NULL_VALUE: "rows dropped: they have no value",
-    Kind.NOT_FINITE: "rows dropped: the value is NaN or infinite",
-    Kind.OUT_OF_RANGE: "rows dropped: the value is beyond the largest that a model may be given",
-    Kind.BAD_TIME: "rows dropped: the time is missing, cannot be read, or lies outside the years 1900 to 2200",
-    Kind.NO_KEY: "rows dropped: they name no stream",
-    Kind.KEY_TOO_LONG: "rows dropped: the stream id is longer than state.max_key_bytes",
-    Kind.KEY_ENCODING: "rows dropped: the stream id is not UTF-8",
-    Kind.TOMBSTONE: "rows dropped: they have no value at all (the daemon resets the stream at such a record)",
-    Kind.TOO_FAR_AHEAD: "rows dropped: the time is further past the record's timestamp than events.max_ahead_ms",
-    Kind.CORRUPT_BATCH: "record batches passed over: they are corrupt",
-    Kind.UNKNOWN_CODEC: "record batches passed over: they have an unknown compression codec",
-    Kind.LATE: "rows came behind a later one of their stream",
-    Kind.DUPLICATE: "rows have the time of another row of their stream",
-    Kind.CONFLICT: "rows have the time of another row of their stream, and other values",
-    Kind.GAP: "gaps: more than one and a half intervals without an event",
-    Kind.OFF_INTERVAL: "differences between events are not the stream's interval, by more than a tenth of it",
-    Kind.CONSTANT: "streams have one value only",
-    Kind.SHORT: "streams are too short to learn from",
+    Kind.RAGGED_ROW: ("row", "dropped: more or fewer columns than the header"),
+    Kind.NOT_JSON: ("row", "dropped: not JSON"),
+    Kind.NOT_OBJECT: ("row", "dropped: JSON, but no object"),
+    Kind.MISSING_FIELD: ("row", "dropped: no field for an input"),
+    Kind.WRONG_TYPE: ("row", "dropped: no number where one is expected, or no text as a stream id"),
+    Kind.WRONG_LENGTH: ("row", "dropped: another number of inputs than expected"),
+    Kind.NULL_VALUE: ("row", "dropped: no value"),
+    Kind.NOT_FINITE: ("row", "dropped: the value is NaN or infinite"),
+    Kind.OUT_OF_RANGE: ("row", "dropped: the value is beyond the largest that a model may be given"),
+    Kind.BAD_TIME: ("row", "dropped: no time, or one that cannot be read or lies outside the years 1900 to 2200"),
+    Kind.NO_KEY: ("row", "dropped: no stream id"),
+    Kind.KEY_TOO_LONG: ("row", "dropped: a stream id longer than state.max_key_bytes"),
+    Kind.KEY_ENCODING: ("row", "dropped: the stream id is not UTF-8"),
+    Kind.TOMBSTONE: ("row", "dropped: a record without a value (at which the daemon resets the stream)"),
+    Kind.TOO_FAR_AHEAD: ("row", "dropped: the time is further past the record's timestamp than events.max_ahead_ms"),
+    Kind.CORRUPT_BATCH: ("record batch", "passed over: corrupt"),
+    Kind.UNKNOWN_CODEC: ("record batch", "passed over: unknown compression codec"),
+    Kind.LATE: ("row", "behind a later one of the stream"),
+    Kind.DUPLICATE: ("row", "with the time of another row of the stream"),
+    Kind.CONFLICT: ("row", "with the time, but not the values, of another row of the stream"),
+    Kind.GAP: ("gap", "of more than one and a half intervals"),
+    Kind.OFF_INTERVAL: ("step", "from event to event more than a tenth off the stream's interval"),
+    Kind.CONSTANT: ("stream", "with one value only"),
+    Kind.SHORT: ("stream", "with few rows to learn from"),
 }
+"""What is counted, and what is said of it."""
 
 
 @dataclass(slots=True)
@@ -123,20 +124,20 @@ class Report:
 
     def lines(self) -> Iterator[str]:
         """The report in sentences."""
-        what = f"{self.rows:,} of {self.rows_read:,} rows kept, {self.streams:,} streams"
+        what = f"{self.rows:,} of {counted(self.rows_read, 'row')} kept, {counted(self.streams, 'stream')}"
         if self.first_ms is not None and self.last_ms is not None:
             what += f", {time_text(self.first_ms)} to {time_text(self.last_ms)}"
         yield f"{_listed(self.sources)}: {what}"
         if self.interval_ms:
-            yield (
-                f"interval: {duration_text(self.interval_ms)} in {self.interval_streams:,} of {self.streams:,} streams"
-            )
+            share = f"{self.interval_streams:,} of {counted(self.streams, 'stream')}"
+            yield f"interval: {duration_text(self.interval_ms)} in {share}"
         yield from (self.sentence(each) for kind in Kind if (each := self.findings.get(kind)))
         yield from (f"note: {note}" for note in self.notes)
 
     def sentence(self, finding: Finding) -> str:
         """12 rows dropped: the value is NaN or infinite; the first: pump.csv:17, stream a: NaN"""
-        text = f"{finding.count:,} {_SENTENCES[finding.kind]}"
+        noun, said = _SENTENCES[finding.kind]
+        text = f"{counted(finding.count, noun)} {said}"
         if finding.kind is Kind.OFF_INTERVAL and self.rows > self.streams:
             text += f" ({100 * finding.count / (self.rows - self.streams):.1f} %)"
         example = ", ".join(part for part in (finding.place, finding.stream and f"stream {finding.stream}") if part)
@@ -168,6 +169,12 @@ class Report:
 
 def _listed(sources: list[str]) -> str:
     return ", ".join(sources) if len(sources) <= 3 else f"{', '.join(sources[:2])} and {len(sources) - 2:,} more"
+
+
+def counted(count: int, noun: str) -> str:
+    """1 row, 1,200 rows, 2 record batches"""
+    ending = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{count:,} {noun}{ending}"
 
 
 def shown(text: str) -> str:
