@@ -25,6 +25,9 @@ Element = TypeVar("Element", bound=np.generic)
 
 _FIRST_STREAMS = 1024
 _EARLIEST_USUAL_MS = 100_000_000_000
+PASSED_OVER = Reason.REPLAYED
+"""The reason of rows that are no part of what was asked for: they aren't even counted."""
+
 _KINDS = {reason: Kind(reason.label) for reason in Reason if reason.name in Kind.__members__}
 
 
@@ -80,7 +83,7 @@ class Collector:
         slot = self._slots(batch, partition)
         self._count_refused(batch)
         good = np.flatnonzero(batch.reason[:n] == Reason.OK)
-        self.report.rows_read += n
+        self.report.rows_read += n - int((batch.reason[:n] == PASSED_OVER).sum())
         self._kept += len(good)
         if self._kept > self.rules.max_rows:
             raise BadDataError(
@@ -128,7 +131,7 @@ class Collector:
     def _count_refused(self, batch: EventBatch) -> None:
         reasons, first, counts = np.unique(batch.reason[: batch.n], return_index=True, return_counts=True)
         for reason, row, count in zip(reasons.tolist(), first.tolist(), counts.tolist(), strict=True):
-            if reason != Reason.OK:
+            if reason not in (Reason.OK, PASSED_OVER):
                 found = _found(batch, row)
                 self.report.add(_KINDS[Reason(reason)], count, f"{self._sources[-1][1]}:{batch.offset[row]}", "", found)
 

@@ -21,7 +21,6 @@ Format = Literal["csv", "lines", "parquet"]
 FORMATS: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "csv",
-    ".txt": "csv",
     ".jsonl": "lines",
     ".ndjson": "lines",
     ".json": "lines",

@@ -16,7 +16,7 @@ from streamlstm.config import Config
 from streamlstm.errors import InputMissingError, OffsetGoneError, UsageError
 from streamlstm.events.batch import EventBatch
 from streamlstm.events.decode import MalformedBatch
-from streamlstm.history.collector import Collector, Rules
+from streamlstm.history.collector import PASSED_OVER, Collector, Rules
 from streamlstm.history.history import History
 from streamlstm.history.report import Kind
 from streamlstm.service.audit_range import Bound
@@ -31,8 +31,10 @@ from streamlstm.transport.topics import describe_topics
 
 @dataclass(frozen=True, slots=True)
 class TopicRange:
-    """What was asked for: from `start` on, up to but without `stop`, and of that the last `last` offsets of each
-    partition; `partitions` () is all of them. A time is that of the records, as Kafka keeps it.
+    """What was asked for: from `start` on, up to but without `stop`; of offsets, the `last` so many of each partition.
+    `partitions` () is all of them. A time is that of the records, as Kafka keeps it: every record at or after `start`
+    and before `stop` is taken, wherever it lies. So a `stop` of time saves no reading: records of old times may come
+    late, and the end of a transaction, by whose time Kafka would find the place as well, has the broker's.
     """
 
     start: Bound = field(default_factory=Bound)
@@ -43,6 +45,8 @@ class TopicRange:
     def __post_init__(self) -> None:
         if self.last is not None and self.last < 1:
             raise UsageError(f"last events: expected one at least, found {self.last}")
+        if self.last is not None and self.stop.time_ms is not None:
+            raise UsageError("last events: expected no end by time beside it")
 
 
 def rules_of(config: Config, order: Literal["time", "arrival"] = "time") -> Rules:
@@ -82,6 +86,7 @@ class TopicHistory:
         self._inputs = inputs
         self._rules = rules
         self._topic = config.input.topic
+        self._asked = asked
         self._ranges = _ranges(cluster, self._topic, asked)
         self.total = sum(stop - start for start, stop in self._ranges.values())
 
@@ -117,6 +122,12 @@ class TopicHistory:
             if offset < stop:
                 collector.report.add(kind, 1, f"{each.partition}:{offset}", found=message)
         batch.truncate(int(np.searchsorted(batch.offset[: batch.n], stop)))
+        begin_ms, end_ms = self._asked.start.time_ms, self._asked.stop.time_ms
+        times, reason = batch.timestamp[: batch.n], batch.reason[: batch.n]
+        if begin_ms is not None:
+            reason[times < begin_ms] = PASSED_OVER
+        if end_ms is not None:
+            reason[times >= end_ms] = PASSED_OVER
 
 
 def _ranges(cluster: Cluster, topic: str, asked: TopicRange) -> dict[int, tuple[int, int]]:
@@ -131,7 +142,10 @@ def _ranges(cluster: Cluster, topic: str, asked: TopicRange) -> dict[int, tuple[
     here = [(topic, partition) for partition in sorted(set(asked.partitions)) or range(facts.partitions)]
     firsts = list_offsets(cluster, here, EARLIEST, deadline)
     ends = high_watermarks(cluster, here, deadline)
-    starts, stops = (_offsets(cluster, bound, here, deadline) for bound in (asked.start, asked.stop))
+    starts = _offsets(asked.start, here)
+    if asked.start.time_ms is not None:
+        starts = list_offsets(cluster, here, asked.start.time_ms, deadline)
+    stops = _offsets(asked.stop, here)
     ranges = {}
     for each in here:
         first, end = firsts[each], ends[each]
@@ -148,7 +162,5 @@ def _ranges(cluster: Cluster, topic: str, asked: TopicRange) -> dict[int, tuple[
     return ranges
 
 
-def _offsets(cluster: Cluster, bound: Bound, here: list[Partition], deadline: float) -> dict[Partition, int]:
-    if bound.time_ms is not None:
-        return list_offsets(cluster, here, bound.time_ms, deadline)
+def _offsets(bound: Bound, here: list[Partition]) -> dict[Partition, int]:
     return {each: bound.offsets[each[1]] for each in here if each[1] in bound.offsets}

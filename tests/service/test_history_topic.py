@@ -15,8 +15,9 @@ from streamlstm.history.history import History
 from streamlstm.history.report import Kind
 from streamlstm.service.audit_range import Bound
 from streamlstm.service.history_topic import TopicRange, opened, rules_of
+from streamlstm.transport.offsets import LATEST, high_watermarks, list_offsets
 from tests.history.reading import rows
-from tests.transport.live import fresh, make_topic
+from tests.transport.live import connected, eventually, fresh, make_topic
 
 BEGIN = 1_730_000_000_000
 MINUTE = 60_000
@@ -50,6 +51,14 @@ def produce(kafka: str, topic: str, partition: int, records: Sequence[Record], *
     assert producer.flush(20) == 0
     if commit is not None:
         producer.commit_transaction(20) if commit else producer.abort_transaction(20)
+        with connected(kafka) as cluster:  # its end is written behind the answer
+            here = [(topic, partition)]
+            eventually(
+                lambda: (
+                    list_offsets(cluster, here, LATEST, cluster.deadline())
+                    == high_watermarks(cluster, here, cluster.deadline())
+                )
+            )
 
 
 def event(i: int, key: bytes = b"a") -> Record:
@@ -143,11 +152,14 @@ class TestRefusals:
                 read(config_of(kafka, topic), asked)
         with pytest.raises(UsageError, match="expected one at least, found 0"):
             TopicRange(last=0)
+        with pytest.raises(UsageError, match="expected no end by time beside it"):
+            TopicRange(stop=Bound(BEGIN), last=5)
 
     def test_offsets_that_are_gone(self, kafka: str) -> None:
         name = make_topic(kafka, 1)
         produce(kafka, name, 0, [event(i) for i in range(9)])
-        (done,) = AdminClient({"bootstrap.servers": kafka}).delete_records([TopicPartition(name, 0, 4)]).values()
+        admin = AdminClient({"bootstrap.servers": kafka})
+        (done,) = admin.delete_records([TopicPartition(name, 0, 4)]).values()
         done.result(20)
         with pytest.raises(OffsetGoneError, match=rf"{name}-0: expected offset 2, .* the log holds \[4, 9\)") as gone:
             read(config_of(kafka, name), TopicRange(Bound(offsets={0: 2})))
