@@ -12,8 +12,9 @@ import pytest
 HOUSE = Path(__file__).parent.parent / "streamlstm"
 SOURCES = {path.relative_to(HOUSE): path for path in sorted(HOUSE.rglob("*.py"))}
 
-# cli -> service -> engine -> { events | state | model } -> kernels; cli -> training -> model; transport imports config
-# and errors only.
+# cli -> service -> { engine | history } -> { events | state | model } -> kernels; cli -> training -> model; transport
+# imports config and errors only, evaluation errors only.
+_MATTER = {"events", "state", "model", "kernels", "errors"}
 MAY_IMPORT = {
     "errors": set[str](),
     "fault_points": set[str](),
@@ -24,21 +25,11 @@ MAY_IMPORT = {
     "model": {"kernels", "errors"},
     "evaluation": {"errors"},
     "training": {"model", "kernels", "errors"},
-    "engine": {"events", "state", "model", "kernels", "errors"},
+    "engine": _MATTER,
+    "history": {"events", "state", "kernels", "errors"},
     "transport": {"config", "errors", "fault_points"},
-    "service": {
-        "engine",
-        "training",
-        "events",
-        "state",
-        "model",
-        "kernels",
-        "transport",
-        "config",
-        "errors",
-        "fault_points",
-    },
-    "cli": {"service", "engine", "training", "events", "state", "model", "config", "errors"},
+    "service": {"engine", "training", "history", "transport", "config", "fault_points", *_MATTER},
+    "cli": {"service", "engine", "training", "history", "config", *_MATTER} - {"kernels"},
     "__main__": {"cli"},
     "__init__": set[str](),
 }
@@ -53,6 +44,7 @@ HOME = {
     "pydantic": ("config/",),
     "h5py": ("model/from_keras", "model/keras", "model/hdf5"),
     "onnx": ("model/from_onnx", "model/onnx"),
+    "pyarrow": ("history/arrow",),
     "signal": ("service/", "cli/"),
     "threading": ("service/", "cli/"),
     "socket": ("service/", "cli/", "transport/"),

@@ -7,7 +7,7 @@ letters: as far as was fixed before (audit_range.py).
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,19 +20,17 @@ from streamlstm.events.decode import MalformedBatch
 from streamlstm.events.sources import Answered, ForecastReader, LetterReader
 from streamlstm.service.account import Account, Answers, Kind, Result
 from streamlstm.service.audit_range import AuditOptions, Range, plan
+from streamlstm.service.read_range import Progress, read_range
 from streamlstm.service.rows import append_fetched
 from streamlstm.service.wiring import connection_settings
 from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
-from streamlstm.transport.log_reader import LogReader
 from streamlstm.transport.offsets import committed_offsets
 
 CLOCK_SKEW_MS = 3_600_000
 """By so much the brokers' clocks may be ahead of ours when they drop old dead letters."""
 
 _ATTEMPTS = 10
-
-Progress = Callable[[int], None]
 
 
 @dataclass(slots=True)
@@ -90,7 +88,6 @@ class Audit:
         self._ranges = planned.ranges
         self._compacted = [_compacted(each) for each in planned.configs]
         self._letters_kept_from = kept_from(planned.configs[2], now_ms)
-        self._patience = (2 * config.commit.transaction_timeout_ms + config.commit.request_timeout_ms) / 1000
         self._batch = EventBatch(0, np.zeros(0, np.uint8), 1024)
 
     def run(self, progress: Progress) -> Report:
@@ -204,17 +201,9 @@ class Audit:
         """Fill the batch with the records of offsets [start, stop), part by part; yields, for each part, the offsets of
         the record batches that can't be read, ends included. Records behind `stop` may come with the last part.
         """
-        reader = LogReader(self._cluster, topic, partition, start, max_batch_bytes=self._config.fetch.max_batch_bytes)
-        while reader.position < stop:
-            before = reader.position
-            found = reader.read(self._patience)
-            if reader.position == before:
-                raise RetryError(
-                    f"{topic}-{partition}: expected committed records up to offset {stop}, but an open transaction has "
-                    f"been holding up readers at {reader.last_stable}; its producer's time-out ends it"
-                )
+        for found, read in read_range(self._cluster, self._config, topic, partition, start, stop):
             yield self._fill(found)
-            progress(min(reader.position, stop) - before)
+            progress(read)
 
     def _fill(self, found: list[FetchedBatch | PoisonBatch]) -> list[tuple[int, int]]:
         self._batch.clear()

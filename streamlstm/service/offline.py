@@ -101,7 +101,7 @@ def _read(
     if options.format == "csv" or (options.format == "auto" and files.looks_like_csv(options.input, head)):
         paths = FieldPaths(inputs=model.inputs, time_unit=config.input.time_unit)
         return files.csv_to_json_lines(source, head, options.input, model.inputs), paths
-    return files.read_lines(source, head), field_paths(config, model)
+    return files.read_lines(source, head), field_paths(config, model.inputs)
 
 
 class _Run:

@@ -15,14 +15,14 @@ from streamlstm.engine.forecaster import Forecaster
 from streamlstm.errors import InvariantError
 from streamlstm.events.batch import EventBatch, Reason
 from streamlstm.events.dead_letter import DeadLetterEncoder, PoisonReference
-from streamlstm.events.decode import JsonDecoder, MalformedBatch, RawDecoder
+from streamlstm.events.decode import MalformedBatch
 from streamlstm.events.encode import EncodedBatch, ForecastEncoder
 from streamlstm.events.forecast import ForecastBatch, Status
 from streamlstm.fault_points import reach
 from streamlstm.service.counters import Counters, Stage
 from streamlstm.service.pending import Part, Pending, TopicPartition
 from streamlstm.service.rows import append_fetched
-from streamlstm.service.wiring import field_paths
+from streamlstm.service.wiring import event_decoder, lets_missing
 from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
 from streamlstm.transport.record_batches import encode_batch
 from streamlstm.transport.source import Fetched
@@ -53,14 +53,7 @@ class Pipeline:
         self.checkpoint = checkpoint
         self.counters = counters
         self.topics = (output.topic, config.dead_letter.topic, config.snapshot.topic)
-        paths = field_paths(config, model)
-        lets_missing = config.events.missing != "dead_letter"
-        is_raw = config.input.format == "raw"
-        self.decoder = (
-            RawDecoder(paths.time_unit, lets_missing=lets_missing)
-            if is_raw
-            else JsonDecoder(paths, lets_missing=lets_missing)
-        )
+        self.decoder = event_decoder(config, model.inputs, lets_missing=lets_missing(config))
         self.forecasts = ForecastEncoder(
             model.model_hash[:12], model.horizons, output.max_batch_bytes, output.compression
         )

@@ -7,8 +7,8 @@ from streamlstm.config import Config
 from streamlstm.engine.checkpoint import Checkpoint
 from streamlstm.engine.forecaster import Forecaster, ForecasterSettings
 from streamlstm.errors import InputMissingError
+from streamlstm.events.decode import JsonDecoder, RawDecoder
 from streamlstm.events.fields import FieldPaths
-from streamlstm.model.model_file import Model
 from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.settings import ConnectionSettings, SourceSettings, WriterSettings
 from streamlstm.transport.topics import check_snapshot_topic, check_topics
@@ -18,18 +18,36 @@ LONGEST_COMMIT_MS = 120_000
 """A commit that has no outcome after so many transaction time-outs, or so long, is given up: the member joins anew."""
 
 
-def field_paths(config: Config, model: Model) -> FieldPaths:
-    """Where the model's inputs stand in an event."""
+def field_paths(config: Config, inputs: tuple[str, ...]) -> FieldPaths:
+    """Where a model's inputs stand in an event."""
     given = config.input
     return FieldPaths(
         stream=(given.stream_field,),
         time=given.time_fields,
         value=given.value_fields,
         values=given.values_field,
-        inputs=model.inputs,
+        inputs=inputs,
         time_unit=given.time_unit,
         stream_source=given.stream_source,
     )
+
+
+def lets_missing(config: Config) -> bool:
+    """Whether an input may be missing from an event that is forecast."""
+    return config.events.missing != "dead_letter"
+
+
+def event_decoder(config: Config, inputs: tuple[str, ...], *, lets_missing: bool) -> JsonDecoder | RawDecoder:
+    """What reads the events of the input topic."""
+    paths = field_paths(config, inputs)
+    if config.input.format == "raw":
+        return RawDecoder(paths.time_unit, lets_missing=lets_missing)
+    return JsonDecoder(paths, lets_missing=lets_missing)
+
+
+def max_ahead_ms(config: Config) -> int | None:
+    """How far an event time may be past the record's timestamp; None: any."""
+    return config.events.max_ahead_ms if config.events.max_ahead_ms >= 0 else None
 
 
 def thread_count(wanted: int) -> int:
@@ -48,7 +66,7 @@ def forecaster_settings(config: Config, threads: int) -> ForecasterSettings:
         ttl_ms=config.state.ttl_ms,
         duplicate=config.events.duplicate,
         out_of_order=config.events.out_of_order,
-        max_ahead_ms=config.events.max_ahead_ms if config.events.max_ahead_ms >= 0 else None,
+        max_ahead_ms=max_ahead_ms(config),
         gap_ms=config.events.gap_ms,
         after_gap=config.events.after_gap,
         missing=config.events.missing,

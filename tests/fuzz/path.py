@@ -107,7 +107,7 @@ class FuzzPath:
         )  # fmt: skip
         config = load(None, {}, [f"input.topic={SOURCE[0]}", "output.topic=out", "dead_letter.topic=dead"])
         forecaster = Forecaster(model, forecaster_settings(config, 1), ThreadPoolExecutor(1))
-        self.fields = field_paths(config, model)
+        self.fields = field_paths(config, model.inputs)
         self.pipeline = Pipeline(config, forecaster, None, Counters())
 
     def read(self, log: Sequence[Stored], aborted: Sequence[AbortedTransaction] = ()) -> Account:

@@ -1,0 +1,168 @@
+"""Which columns of a table are the stream, the time and the inputs: by the names that were asked for, by the default
+names, else by what is in them where that leaves no choice. What was taken for granted is a note.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from streamlstm.errors import BadDataError, UsageError
+from streamlstm.events.fields import FieldPaths
+from streamlstm.history.report import shown
+
+STREAM_COLUMNS = ("stream", "unique_id", "series", "id", "key")
+TIME_COLUMNS = ("ts", "timestamp", "time", "ds", "date", "datetime")
+VALUE_COLUMNS = ("value", "target", "y")
+
+MOST_NAMED = 12
+
+
+class Content(Enum):
+    """What the first rows of a column hold, for the most part."""
+
+    TIME = auto()
+    NUMBER = auto()
+    TEXT = auto()
+    EMPTY = auto()
+    OTHER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Where things are to be looked for. `fields` says it for JSON; of a table, `stream`, `time` and `values` (as many
+    as `fields.inputs`) name columns, and what isn't named is looked for under the names of `fields` and the usual ones.
+    `delimiter` is that of CSV; None: a tab in .tsv, else what the header has.
+    """
+
+    fields: FieldPaths
+    stream: str | None = None
+    time: str | None = None
+    values: tuple[str, ...] = ()
+    delimiter: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.values and len(self.values) != len(self.fields.inputs):
+            raise UsageError(
+                f"value columns: expected {len(self.fields.inputs)}, one for each input of "
+                f"{', '.join(self.fields.inputs)}; found {', '.join(self.values)}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Places of columns. `stream` None: the file is one stream, named after it; but with `wide`, each of the `values`
+    is a stream, named after the column.
+    """
+
+    time: int
+    stream: int | None
+    values: tuple[int, ...]
+    wide: bool
+    notes: tuple[str, ...]
+
+
+def choose(names: Sequence[str], contents: Sequence[Content], wanted: Wanted, where: str) -> Chosen:
+    """Raises UsageError for a column that was asked for and isn't there, BadDataError where the choice isn't clear."""
+    return _Choice(names, contents, wanted, where).choose()
+
+
+class _Choice:
+    def __init__(self, names: Sequence[str], contents: Sequence[Content], wanted: Wanted, where: str) -> None:
+        self.names = [name.strip() for name in names]
+        self.lower = [name.lower() for name in self.names]
+        self.contents = contents
+        self.wanted = wanted
+        self.where = where
+        self.notes: list[str] = []
+        self.taken: set[int] = set()
+
+    def choose(self) -> Chosen:
+        fields, wanted = self.wanted.fields, self.wanted
+        time = self._named(wanted.time, (*fields.time, *TIME_COLUMNS))
+        stream = self._named(wanted.stream, (*fields.stream, *STREAM_COLUMNS))
+        values = self._values_by_name()
+        if time is None:
+            time = self._time_by_content(values)
+        wide = False
+        if not values:
+            values, wide = self._values_by_content(stream)
+        if stream is None and not wide and len(self.names) == 3:
+            stream = self._only(Content.TEXT, "the stream")
+        return Chosen(time, stream, values, wide, tuple(self.notes))
+
+    # ---------------------------------------------------------------------------------------------------------- by name
+
+    def _named(self, asked: str | None, usual: Sequence[str]) -> int | None:
+        if asked is not None:
+            return self._asked(asked)
+        for name in usual:
+            if name.lower() in self.lower:
+                return self._take(self.lower.index(name.lower()))
+        return None
+
+    def _asked(self, name: str) -> int:
+        if name in self.names:
+            return self._take(self.names.index(name))
+        if name.lower() in self.lower:
+            return self._take(self.lower.index(name.lower()))
+        raise UsageError(f"{self.where}: expected a column {shown(name)!r}, as asked for; found {self._listed()}")
+
+    def _take(self, column: int) -> int:
+        if self.names.count(self.names[column]) > 1:
+            raise BadDataError(f"{self.where}: expected one column {shown(self.names[column])!r}, found more")
+        self.taken.add(column)
+        return column
+
+    def _values_by_name(self) -> tuple[int, ...]:
+        inputs = self.wanted.fields.inputs
+        if self.wanted.values:
+            return tuple(self._asked(name) for name in self.wanted.values)
+        if all(name in self.names for name in inputs):
+            return tuple(self._take(self.names.index(name)) for name in inputs)
+        if len(inputs) > 1:
+            raise BadDataError(
+                f"{self.where}: expected a column for each input ({', '.join(inputs)}), found {self._listed()}"
+            )
+        found = self._named(None, (*self.wanted.fields.value, *VALUE_COLUMNS))
+        return () if found is None else (found,)
+
+    # ------------------------------------------------------------------------------------------------------- by content
+
+    def _left(self, content: Content) -> list[int]:
+        return [i for i, each in enumerate(self.contents) if each is content and i not in self.taken]
+
+    def _only(self, content: Content, use: str) -> int | None:
+        """The only column of this content that is left."""
+        left = self._left(content)
+        if len(left) != 1:
+            return None
+        self.notes.append(f"{self.where}: column {shown(self.names[left[0]])} was taken for {use}")
+        return self._take(left[0])
+
+    def _time_by_content(self, values: tuple[int, ...]) -> int:
+        time = self._only(Content.TIME, "the time")
+        if time is not None:
+            return time
+        numbers = self._left(Content.NUMBER)
+        if len(self.names) <= 3 and not self._left(Content.TIME) and len(numbers) == (1 if values else 2):
+            self.notes.append(f"{self.where}: column {shown(self.names[numbers[0]])} was taken for the time")
+            return self._take(numbers[0])
+        usual = ", ".join(dict.fromkeys((*self.wanted.fields.time, *TIME_COLUMNS)))
+        raise BadDataError(f"{self.where}: expected a column of times ({usual}), found {self._listed()}")
+
+    def _values_by_content(self, stream: int | None) -> tuple[tuple[int, ...], bool]:
+        numbers = self._left(Content.NUMBER)
+        if len(numbers) > 1 and stream is None:
+            self.notes.append(f"{self.where}: each of {len(numbers):,} columns of numbers was taken for a stream")
+            return tuple(map(self._take, numbers)), True
+        value = self._only(Content.NUMBER, "the value")
+        if value is not None:
+            return (value,), False
+        usual = ", ".join(dict.fromkeys((*self.wanted.fields.value, *VALUE_COLUMNS)))
+        problem = "several columns of numbers: name one" if numbers else "no other column of numbers"
+        raise BadDataError(f"{self.where}: expected a column of values ({usual}), found {self._listed()}; {problem}")
+
+    def _listed(self) -> str:
+        named = [shown(name) or "''" for name in self.names[:MOST_NAMED]]
+        more = len(self.names) - len(named)
+        return ", ".join(named) + (f" and {more:,} more" if more > 0 else "") if named else "none"

@@ -1,0 +1,68 @@
+"""Which columns are taken for what."""
+
+import pytest
+
+from streamlstm.errors import BadDataError
+from streamlstm.events.fields import FieldPaths
+from streamlstm.history import columns
+from streamlstm.history.columns import Chosen, Content, Wanted, choose
+from streamlstm.transport import files
+
+CONTENTS = {"t": Content.TIME, "n": Content.NUMBER, "x": Content.TEXT, "e": Content.EMPTY, "o": Content.OTHER}
+
+
+def chosen(header: str, contents: str, inputs: tuple[str, ...] = ("value",)) -> Chosen:
+    return choose(header.split(","), [CONTENTS[each] for each in contents], Wanted(FieldPaths(inputs=inputs)), "f.csv")
+
+
+def test_the_usual_names_are_those_of_forecast() -> None:
+    for name in ("STREAM_COLUMNS", "TIME_COLUMNS", "VALUE_COLUMNS"):
+        assert getattr(columns, name) == getattr(files, name)
+
+
+@pytest.mark.parametrize(
+    ("header", "contents", "time", "stream", "values", "wide", "notes"),
+    [
+        ("unique_id,ds,y", "xtn", 1, 0, (2,), False, 0),
+        ("Time , VALUE", "nn", 0, None, (1,), False, 0),
+        ("value,ts", "ee", 1, None, (0,), False, 0),  # a name counts for more than what is there
+        ("when,load", "tn", 0, None, (1,), False, 2),
+        ("load,when", "nt", 1, None, (0,), False, 2),
+        ("a,b", "nn", 0, None, (1,), False, 2),
+        ("ts,load,comment", "nnx", 0, 2, (1,), False, 2),
+        ("k,ts,value", "xnn", 1, 0, (2,), False, 1),
+        ("ts,value,a,b", "nnxx", 0, None, (1,), False, 0),  # more columns of text: none of them is the stream
+        ("id,ts,load", "nnn", 1, 0, (2,), False, 1),
+        ("date,a,b,c,why", "tnnnx", 0, None, (1, 2, 3), True, 1),
+        ("a,value,b", "nnx", 0, 2, (1,), False, 2),
+    ],
+)
+def test_choice(
+    header: str, contents: str, time: int, stream: int | None, values: tuple[int, ...], wide: bool, notes: int
+) -> None:
+    found = chosen(header, contents)
+    assert (found.time, found.stream, found.values, found.wide) == (time, stream, values, wide)
+    assert len(found.notes) == notes
+
+
+def test_inputs_by_name() -> None:
+    assert chosen("ts,temp,load,more", "tnnn", ("load", "temp")).values == (2, 1)
+    with pytest.raises(BadDataError, match=r"f\.csv: expected a column for each input \(load, temp\), found ts, load"):
+        chosen("ts,load", "tn", ("load", "temp"))
+
+
+@pytest.mark.parametrize(
+    ("header", "contents", "problem"),
+    [
+        ("a,b,c,d", "nnnn", "expected a column of times"),
+        ("a,b", "tt", "expected a column of times"),  # which of the two?
+        ("ts,a", "tx", "no other column of numbers"),
+        ("id,ts,a,b", "xtnn", "several columns of numbers: name one"),
+        ("ts,ts,value", "ttn", "expected one column 'ts', found more"),
+        ("", "e", "found ''"),
+        (",".join(f"c{i}" for i in range(99)), "x" * 99, "c11 and 87 more"),
+    ],
+)
+def test_no_choice(header: str, contents: str, problem: str) -> None:
+    with pytest.raises(BadDataError, match=problem):
+        chosen(header, contents)
