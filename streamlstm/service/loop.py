@@ -202,6 +202,7 @@ class Loop:
         if now >= self._look_at_ends_at:
             counters.ends = self.source.ends()
             self.pipeline.watch_retention(self.source.starts())
+            self.ownership.look_again(self.source)
             self.pipeline.add_quiet(self.ownership.owned, self.pending, now)
             self._look_at_ends_at = now + ENDS_SECONDS
         counters.streams = self.pipeline.forecaster.n_streams

@@ -1,7 +1,8 @@
 """Which partitions this replica owns, and the way of each from its assignment to its first forecast.
 
     assigned ──> restoring ──> (replaying) ──> live
-        │            └──> stopped: its state can't be had exactly, and nothing is done without being asked
+        │            └──> stopped: its state can't be had exactly, and nothing is done without being asked; assigned
+        │                 again after a while, for somebody may have mended what was wrong
         └── the state is in memory still, exact for the committed offset, and so is what was written of it: live at once
 
 A partition that went away keeps its state until the group is stable again: in a rebalance it often comes straight back.
@@ -26,6 +27,7 @@ from streamlstm.transport.source import Fetched, Gap, Source
 log = logging.getLogger(__name__)
 
 OTHER_MODEL = ("model", "abi")
+LOOK_AGAIN_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Ownership:
         self._clock = clock
         self._owned: set[TopicPartition] = set()
         self._restoring: dict[TopicPartition, _Restoring] = {}
+        self._stopped_at: dict[TopicPartition, float] = {}
 
     @property
     def owned(self) -> frozenset[TopicPartition]:
@@ -78,7 +81,7 @@ class Ownership:
             if self._restoring.pop(source, None) and self._restorer is not None:
                 self._restorer.cancel(partition)
                 self._pipeline.forget(source)
-            self._progress.stopped.pop(source, None)
+            self._resume(source)
             self._counters.committed.pop(source, None)
             log.info("partition gone", extra={"topic": topic, "partition": partition})
         self._owned -= partitions
@@ -106,6 +109,13 @@ class Ownership:
                 self._go_live(where, committed, committed, source)
             else:
                 self._bring(where, committed, fresh, source)
+
+    def look_again(self, source: Source) -> None:
+        """Have partitions that stopped a while ago assigned again: brokers that lost their memory get it back."""
+        for where, at in self._stopped_at.items():
+            if self._clock() - at >= LOOK_AGAIN_SECONDS:
+                self._stopped_at[where] = self._clock()
+                source.ask_again(where)
 
     def meet(self, gap: Gap, source: Source) -> None:
         """The partition can't be read on: records are gone before they were read. What was read is committed."""
@@ -198,6 +208,7 @@ class Ownership:
         self._go_live(where, replay_from, live_from, source)
 
     def _go_live(self, where: TopicPartition, position: int, committed: int, source: Source) -> None:
+        self._resume(where)
         self._pipeline.begin(where, position, committed)
         source.seek(where, position)
         if position >= committed:
@@ -219,4 +230,9 @@ class Ownership:
 
     def _stop(self, where: TopicPartition, why: str) -> None:
         self._progress.stopped[where] = why
+        self._stopped_at[where] = self._clock()
         log.error("partition stopped", extra={"topic": where[0], "partition": where[1], "why": why})
+
+    def _resume(self, where: TopicPartition) -> None:
+        self._progress.stopped.pop(where, None)
+        self._stopped_at.pop(where, None)

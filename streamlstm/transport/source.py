@@ -252,6 +252,11 @@ class Source:
         """Seconds since the group coordinator last answered."""
         return heartbeat_age(self._consumer, self._cluster.clock())
 
+    def ask_again(self, partition: Partition) -> None:
+        """Tell once more, in `assigned`, where a partition begins that waits for `seek`."""
+        if partition in positions(self._consumer):
+            self._unstarted.add(partition)
+
     def seek(self, partition: Partition, offset: int) -> None:
         """Read an assigned partition from this offset on: the answer to its assignment and to a Gap.
 

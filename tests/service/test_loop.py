@@ -44,6 +44,7 @@ class Brokers:
         self.next = Fetched()
         self.generation = 1
         self.rebalances = 0
+        self.asked_again: list[Partition] = []
         self.sought: dict[Partition, int] = {}
         self.asked: list[tuple[dict[Partition, int], list[ProduceBatch], Group]] = []
         self.log: list[tuple[dict[Partition, int], list[ProduceBatch]]] = []
@@ -71,6 +72,9 @@ class Brokers:
 
     def seek(self, partition: Partition, offset: int) -> None:
         self.sought[partition] = offset
+
+    def ask_again(self, partition: Partition) -> None:
+        self.asked_again.append(partition)
 
     def hold(self, is_held: bool) -> None: ...
 
@@ -139,10 +143,10 @@ class Daemon:
                 "state": {"max_streams": 100},
             }
         )  # fmt: skip
-        self.brokers = Brokers()
+        self.brokers, self.progress, self.now = Brokers(), Progress(0.0), 0.0
         forecaster = Forecaster(load(Path(config.model.path)), forecaster_settings(config, 1))
         self.pipeline = Pipeline(config, forecaster, checkpoint_of(config, forecaster), Counters())
-        self.ownership = Ownership(config, self.pipeline, Snapshots(self.brokers), Progress(0.0), lambda: 0.0)  # type: ignore[arg-type]
+        self.ownership = Ownership(config, self.pipeline, Snapshots(self.brokers), self.progress, lambda: self.now)  # type: ignore[arg-type]
         committer = Committer(self.brokers, self.brokers, self.pipeline.counters, lambda: 0.0)  # type: ignore[arg-type]
         committer.started_at = -1e9
         self.loop = Loop(
@@ -237,3 +241,25 @@ def test_a_chunk_that_was_lost_in_flight_is_known_to_be_missing(daemon: Daemon) 
     assert (checkpoint.oldest_tag(1), daemon.brokers.asked[-1][0]) == (FIRST + 1, {ONE: FIRST + 1})
     daemon.turn(Fetched(lost={ONE}, assigned={ONE: FIRST + 1}))
     assert (checkpoint.oldest_tag(1), daemon.brokers.sought[ONE]) == (in_log, in_log)
+
+
+def test_a_partition_that_has_stopped_is_looked_at_again(daemon: Daemon) -> None:
+    """A broker whose coordinator has lost its memory tells old offsets until it is mended."""
+    daemon.turn(daemon.read(ONE, FIRST, 3))
+    daemon.brokers.say()
+    daemon.turn()
+    daemon.turn(Fetched(lost={ONE}, assigned={ONE: FIRST - 10}))
+    assert "its offset was moved back" in daemon.progress.stopped[ONE]
+    daemon.now = 40.0
+    daemon.loop._look_at_ends_at = 0.0
+    daemon.turn()
+    assert daemon.brokers.asked_again == [ONE]
+    daemon.turn(Fetched(assigned={ONE: FIRST - 10}))
+    assert ONE in daemon.progress.stopped
+    daemon.turn(Fetched(assigned={ONE: FIRST + 3}))
+    assert not daemon.progress.stopped
+    daemon.turn(daemon.read(ONE, daemon.brokers.sought[ONE], FIRST + 4 - daemon.brokers.sought[ONE]))
+    daemon.brokers.say()
+    daemon.turn()
+    assert daemon.brokers.committed[-1] == {ONE: FIRST + 4}
+    assert daemon.pipeline.counters.events == 4
