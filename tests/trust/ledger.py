@@ -44,6 +44,10 @@ class Ledger:
             page.beyond.remove(page.next)
             page.next += 1
 
+    def answered_below(self, partition: int) -> int:
+        """Every offset below has an answer."""
+        return self._pages.get(partition, _Page()).next
+
     def complete(self, ends: dict[int, int]) -> bool:
         """Is every offset below the ends answered?"""
         return all(self._pages.get(partition, _Page()).next >= end for partition, end in ends.items())

@@ -103,5 +103,10 @@ def _requests(stage: Stage) -> str:
 def _more(stage: Stage, verdict: Verdict) -> str:
     endings = ", ".join(f"{code}: {count}" for code, count in sorted(stage.endings.items()))
     lines = [f"Joins {stage.joins}, leaves {stage.leaves} of guests. Faults without an occasion: {stage.unreached}."]
-    lines += [f"Exit codes of members: {endings}.", *stage.complaints, *(text[:2000] for text in verdict.examples)]
+    lines += [
+        f"Exit codes of members: {endings}.",
+        *stage.complaints,
+        *stage.broker_faults,
+        *(text[:2000] for text in verdict.examples),
+    ]
     return "\n".join(f"- {line}" for line in lines)

@@ -15,9 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy.kafka.local_kafka import LocalKafka, die_with_parent
@@ -153,6 +155,7 @@ class Member:
 class Stage:
     """Use as a context. `complaints`: what went wrong beside the account, such as members that hang. `over` asks
     scripts without an end of their own to come to it. `unreached`: faults for which there was no occasion in time.
+    `broker_faults`: what the brokers did wrong by themselves; they were restarted then.
     `settings` are those of every member; of several brokers, only the first can have a proxy before it.
     """
 
@@ -179,6 +182,8 @@ class Stage:
         self.faults: list[Fault] = []
         self.endings: Counter[int] = Counter()
         self.complaints: list[str] = []
+        self.broker_faults: list[str] = []
+        self._excused_until = 0.0
         self.joins = self.leaves = self.unreached = 0
         self._given = (rate, streams, seed)
         self._stack = ExitStack()
@@ -233,6 +238,49 @@ class Stage:
         self.complaints.append(f"{time.strftime('%H:%M:%S')} {what}")
         print(self.complaints[-1], flush=True)
 
+    def late(self, what: str) -> Script:
+        """Something didn't come in time. A complaint, unless the brokers are to blame: then they are restarted."""
+        blame = self._threads.submit(self.broker_fault)
+        while not blame.done():
+            yield
+        if not blame.result() and time.monotonic() > self._excused_until:
+            self.complain(what)
+            return
+        if not blame.result():
+            return
+        self._excused_until = time.monotonic() + _STUCK_AFTER  # who waited for the same brokers comes late too
+        self.broker_faults.append(f"{time.strftime('%H:%M:%S')} {what}: {blame.result()}")
+        print(self.broker_faults[-1], flush=True)
+        for number in range(1, self.brokers + 1):
+            yield from self.in_background(partial(self._restart, number))
+
+    def _restart(self, number: int) -> None:
+        with suppress(OSError):
+            self.broker.kill(number)
+        self.broker.start(number)
+
+    def broker_fault(self) -> str:
+        """What is wrong with the brokers themselves, as another client sees it; "" where nothing is.
+
+        Kafka 4.1's group coordinator, killed and started again, now and then loads only a part of its log: then it
+        tells offsets that were committed long ago, or refuses everything as "not the correct coordinator". Answers are
+        committed together with the offsets, so offsets below them are the coordinator's error.
+        """
+        where = [TopicPartition("events", partition) for partition in self.everything]
+        admin = AdminClient({"bootstrap.servers": self.broker.bootstrap, "log_level": 0})
+        question = [ConsumerGroupTopicPartitions("trust", where)]
+        answered = {partition: self.follower.ledger.answered_below(partition) for partition in self.everything}
+        try:
+            (asked,) = admin.list_consumer_group_offsets(question, request_timeout=30).values()
+            found = asked.result(40).topic_partitions or []
+        except KafkaException as error:
+            return f"the group's coordinator doesn't answer: {error}"
+        old = [each for each in found if each.offset < answered[each.partition]]
+        return "; ".join(
+            f"partition {each.partition}: committed offset {each.offset}, but {answered[each.partition]} are answered"
+            for each in old[:3]
+        )
+
     def struck(self, kind: str, point: str, member: str, partitions: Iterable[int]) -> None:
         """Take note of a fault that has just been done, and of the partitions it affects."""
         fault = Fault(kind, point, member, time.time())
@@ -269,7 +317,7 @@ class Stage:
         while not reached():
             if time.monotonic() > until:
                 if what:
-                    self.complain(f"not within {seconds:.0f} s: {what}")
+                    yield from self.late(f"not within {seconds:.0f} s: {what}")
                 return
             yield
 
@@ -283,9 +331,8 @@ class Stage:
         until = time.monotonic() + _STUCK_AFTER
         while member.alive and not member.ready():
             if time.monotonic() > until:
-                self.complain(f"member {member.name} is not ready after {_STUCK_AFTER:.0f} s")
                 member.signal(signal.SIGUSR1)
-                yield from self.pause(1)
+                yield from self.late(f"member {member.name} is not ready after {_STUCK_AFTER:.0f} s")
                 member.signal(signal.SIGKILL)
                 return
             yield
