@@ -145,9 +145,8 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]
 
 
 def _client_configs(settings: ConnectionSettings) -> dict[str, Any]:
+    # The kernel's send buffer is left to grow by itself: SO_SNDBUF would fix it at what net.core.wmem_max allows.
     options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    if settings.send_buffer_bytes:
-        options.append((socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes))
     security = {name: value for name, value in settings.security.items() if name != "ssl_ciphers"}
     return {
         "bootstrap_servers": list(settings.bootstrap_servers),

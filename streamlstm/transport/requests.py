@@ -67,6 +67,68 @@ def stamp(batch: ProduceBatch, producer: Producer, sequence: int) -> None:
     struct.pack_into(">I", buffer, _CRC_AT, crc32c.crc32c(memoryview(buffer)[_ATTRIBUTES_AT:]))
 
 
+class _LeanProduce:
+    """A ProduceRequest that encodes itself with one copy of the records; kafka-python's encoder makes two.
+
+    Everything else is the request's own: its metaclass allows no subclass of another name.
+    """
+
+    name = ProduceRequest.name
+
+    def __init__(self, **fields: Any) -> None:
+        object.__setattr__(self, "_request", ProduceRequest(**fields))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._request, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._request, name, value)
+
+    def encode(self, version: int | None = None, header: bool = False, framed: bool = False) -> bytes:
+        found = self.API_VERSION if version is None else version
+        is_flexible = self.flexible_version_q(found)
+        count, text = (_compact_length, _compact_text) if is_flexible else (_length, _text)
+        end = b"\0" if is_flexible else b""  # of a structure: no tagged fields (KIP-482)
+        pieces = []
+        if header:
+            given = self._header
+            about = struct.pack(">hhi", given.request_api_key, given.request_api_version, given.correlation_id)
+            pieces += [about, _text(given.client_id), end]
+        pieces += [text(self.transactional_id), struct.pack(">hi", self.acks, self.timeout_ms)]
+        pieces.append(count(len(self.topic_data)))
+        for topic in self.topic_data:
+            pieces += [text(topic.name), count(len(topic.partition_data))]
+            for row in topic.partition_data:
+                pieces += [struct.pack(">i", row.index), count(len(row.records)), row.records, end]
+            pieces.append(end)
+        pieces.append(end)
+        return b"".join([struct.pack(">i", sum(map(len, pieces))), *pieces] if framed else pieces)
+
+
+def _length(n: int) -> bytes:
+    return struct.pack(">i", n)
+
+
+def _compact_length(n: int) -> bytes:
+    """An unsigned varint of n + 1."""
+    left, found = n + 1, bytearray()
+    while left > 0x7F:
+        found.append(left & 0x7F | 0x80)
+        left >>= 7
+    found.append(left)
+    return bytes(found)
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode()
+    return struct.pack(">h", len(encoded)) + encoded
+
+
+def _compact_text(text: str) -> bytes:
+    encoded = text.encode()
+    return _compact_length(len(encoded)) + encoded
+
+
 def initialize(transactional_id: str, transaction_timeout_ms: int, known: Producer | None) -> Any:
     """A new epoch. With `known` only if that is still the current one, else whoever has the transactional id is fenced.
 
@@ -109,7 +171,7 @@ def produce(producer: Producer, protocol: Protocol, batches: Sequence[ProduceBat
     for batch in batches:
         row = topic.PartitionProduceData(index=batch.partition, records=batch.buffer)
         rows.setdefault(batch.topic, []).append(row)
-    return ProduceRequest(
+    return _LeanProduce(
         transactional_id=producer.transactional_id,
         acks=_ALL_REPLICAS,
         timeout_ms=timeout_ms,

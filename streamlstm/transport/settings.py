@@ -13,7 +13,7 @@ class ConnectionSettings:
 
     `security` is passed through to kafka-python under its own names (security_protocol, ssl_*, sasl_*); it may hold
     secrets and so never appears in a repr. `read_bytes` is the size of one read from a socket (kafka-python's own is
-    4 KB), `send_buffer_bytes` the kernel's send buffer (SO_SNDBUF; 0 leaves it alone).
+    4 KB).
     """
 
     bootstrap_servers: tuple[str, ...]
@@ -25,7 +25,6 @@ class ConnectionSettings:
     reconnect_backoff_max_ms: int = 1_000
     metadata_max_age_ms: int = 60_000
     read_bytes: int = MIB
-    send_buffer_bytes: int = 4 * MIB
 
 
 @dataclass(frozen=True, slots=True)
