@@ -4,7 +4,8 @@
 
 Every stream is seen once; then events come at `rate` for `seconds`, once with snapshots and once without, and the CPU
 of the daemon is compared. Then, still under load, the daemon with snapshots is killed and started again: the time is
-from the start of the process until every partition is live, and until there is no lag. One broker on this machine.
+from the start of the process until every partition is live, and until there is no lag. The member is a static one: for
+another the group would first wait for the session time-out. One broker on this machine.
 """
 
 import argparse
@@ -90,7 +91,10 @@ def main() -> None:
         feeder.send(args.streams)
         feeder.producer.flush()
         feeder.rate = args.rate
-        settings = (f"state.max_streams={args.streams}", f"snapshot.interval_ms={args.interval * 1000}")
+        settings = (
+            f"state.max_streams={args.streams}", f"snapshot.interval_ms={args.interval * 1000}",
+            "kafka.group_instance_id=bench",
+        )  # fmt: skip
         costs = {}
         feeder.start()
         for label, enabled in (("off", "false"), ("on", "true")):
