@@ -62,7 +62,14 @@ class Written:
 
 
 def write(kafka: str, topic: str, messages: Sequence[Message]) -> None:
-    producer = Producer({"bootstrap.servers": kafka, "linger.ms": 5, "queue.buffering.max.messages": 1_000_000})
+    producer = Producer(
+        {
+            "bootstrap.servers": kafka,
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            "queue.buffering.max.messages": 1_000_000,
+        }
+    )
     for each in messages:
         time_ms = max(each.timestamp()[1], 0)
         producer.produce(
@@ -73,7 +80,7 @@ def write(kafka: str, topic: str, messages: Sequence[Message]) -> None:
 
 def produce_events(kafka: str, topic: str, first: int, count: int) -> None:
     """Events in order, one in BAD_EVERY of them bad, the second half in a transaction; and an aborted one."""
-    plain = Producer({"bootstrap.servers": kafka, "linger.ms": 5})
+    plain = Producer({"bootstrap.servers": kafka, "enable.idempotence": True, "linger.ms": 5})
     transactional = Producer({"bootstrap.servers": kafka, "linger.ms": 5, "transactional.id": topic})
     transactional.init_transactions()
     for half, producer in enumerate((plain, transactional, transactional)):
@@ -346,7 +353,7 @@ def test_unreadable_batches(own_broker: LocalKafka, tmp_path: Path, capsys: pyte
     """A corrupt batch among events and bad records: answered by one dead letter for its offsets, and that in order."""
     kafka = own_broker.bootstrap
     create_topics(kafka, ["corrupt"], 1)
-    producer = Producer({"bootstrap.servers": kafka, "linger.ms": 50})
+    producer = Producer({"bootstrap.servers": kafka, "enable.idempotence": True, "linger.ms": 50})
     for part in range(5):
         for i in range(10):
             value = MARK if part == 2 else b"garbage" if i == 5 else b'{"ts":%d,"value":1}' % (BASE_TIME + i)

@@ -94,7 +94,7 @@ def test_events_through_tls_and_a_password(
     from confluent_kafka import Producer
 
     create_topics(broker.plain, ["events-tls"], 1)
-    producer = Producer({"bootstrap.servers": broker.plain})
+    producer = Producer({"bootstrap.servers": broker.plain, "enable.idempotence": True})
     for n in range(10):
         producer.produce("events-tls", f'{{"ts":{n},"value":0.5}}', key="a")
     producer.flush()

@@ -66,7 +66,7 @@ def setup(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setu
     settings = {"kafka.group_id": topic, "snapshot.interval_ms": 1_000, "snapshot.max_chunk_bytes": 16_384}
     with daemon(kafka, model, topic, PARTITIONS, settings) as running:
         running.wait_ready()
-        producer = Producer({"bootstrap.servers": kafka, "linger.ms": 5})
+        producer = Producer({"bootstrap.servers": kafka, "enable.idempotence": True, "linger.ms": 5})
         for i in range(EVENTS):
             stream = stream_of(i)
             value = b'{"ts":%d,"value":%r}' % (BASE_TIME + i, value_of(i))
@@ -200,7 +200,7 @@ class TestReset:
         out = capsys.readouterr().out
         assert out.startswith(f"tombstone written: topic {setup.running.input}, partition {partition}, offset ")
         offset = int(out.split()[-1])
-        producer = Producer({"bootstrap.servers": setup.kafka})
+        producer = Producer({"bootstrap.servers": setup.kafka, "enable.idempotence": True})
         producer.produce(setup.running.input, b'{"ts":%d,"value":1}' % (BASE_TIME + EVENTS), stream, partition)
         assert producer.flush(20) == 0
         setup.running.wait_for("streamlstm_events_total", EVENTS + 2)

@@ -56,7 +56,10 @@ def produce(bootstrap: str, topic: str) -> dict[tuple[int, int], bytes]:
     Returns the value at each (partition, offset) that a read_committed reader must see.
     """
     rng = random.Random(7)
-    common = {"bootstrap.servers": bootstrap, "linger.ms": 20, "queue.buffering.max.messages": 1_000_000}
+    common = {
+        "bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 20,
+        "queue.buffering.max.messages": 1_000_000,
+    }  # fmt: skip
     producers = [Producer({**common, "compression.type": codec}) for codec in CODECS]
     for k, codec in enumerate(CODECS):
         producers.append(Producer({**common, "compression.type": codec, "transactional.id": f"{topic}-{k}"}))

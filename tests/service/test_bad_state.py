@@ -64,7 +64,7 @@ class Stage:
 
     def write(self, rounds: int = 1, streams: int = STREAMS, only: int | None = None) -> int:
         """Events of each stream in every partition, or in one; returns how many."""
-        producer = Producer({"bootstrap.servers": self.kafka, "linger.ms": 2})
+        producer = Producer({"bootstrap.servers": self.kafka, "enable.idempotence": True, "linger.ms": 2})
         where = range(self.partitions) if only is None else [only]
         for partition in where:
             for _ in range(rounds * streams):
@@ -101,7 +101,7 @@ class Stage:
         return min(decode_chunk(value).header.offset for value in self.chunks[partition].values())
 
     def store(self, partition: int, leaf: Leaf, value: bytes | None) -> None:
-        producer = Producer({"bootstrap.servers": self.kafka})
+        producer = Producer({"bootstrap.servers": self.kafka, "enable.idempotence": True})
         producer.produce(str(self.names["snapshot.topic"]), value, leaf.key, partition)
         assert producer.flush(30) == 0
 

@@ -49,7 +49,9 @@ def produce(producer: Producer, topic: str, events: range, streams: int) -> None
 
 
 def producer_of(kafka: str) -> Producer:
-    return Producer({"bootstrap.servers": kafka, "linger.ms": 20, "compression.type": "lz4"})
+    return Producer(
+        {"bootstrap.servers": kafka, "enable.idempotence": True, "linger.ms": 20, "compression.type": "lz4"}
+    )
 
 
 def audit(kafka: str, group: str, running: Daemon) -> int:

@@ -42,7 +42,7 @@ def read(config: Config, asked: TopicRange = ALL, order: str = "time") -> tuple[
 def produce(kafka: str, topic: str, partition: int, records: Sequence[Record], *, commit: bool | None = None) -> None:
     """Plain records; or in a transaction, committed or aborted."""
     transactional = {} if commit is None else {"transactional.id": fresh("tx")}
-    producer = Producer({"bootstrap.servers": kafka, "linger.ms": 5, **transactional})
+    producer = Producer({"bootstrap.servers": kafka, "enable.idempotence": True, "linger.ms": 5, **transactional})
     if commit is not None:
         producer.init_transactions(20)
         producer.begin_transaction()

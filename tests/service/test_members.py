@@ -22,7 +22,7 @@ class Feeder(threading.Thread):
 
     def __init__(self, kafka: str, topic: str) -> None:
         super().__init__(daemon=True)
-        self.producer = Producer({"bootstrap.servers": kafka, "linger.ms": 1})
+        self.producer = Producer({"bootstrap.servers": kafka, "enable.idempotence": True, "linger.ms": 1})
         self.topic = topic
         self.count = 0
         self.enough = threading.Event()

@@ -50,7 +50,7 @@ def partition_lines() -> list[list[str]]:
 
 
 def produce(bootstrap: str, topic: str, lines: list[list[str]]) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5})
+    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5})
     for partition, values in enumerate(lines):
         for value in values:
             producer.produce(topic, value.encode(), partition=partition)

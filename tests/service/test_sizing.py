@@ -34,6 +34,7 @@ def produce(bootstrap: str, topic: str, events: range) -> None:
     producer = Producer(
         {
             "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
             "linger.ms": 50,
             "compression.type": "lz4",
             "queue.buffering.max.messages": 1_000_000,

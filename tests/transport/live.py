@@ -72,7 +72,7 @@ def read_all(bootstrap: str, topic: str, isolation: str = "read_committed") -> d
 
 def produce(bootstrap: str, topic: str, partition: int, values: Sequence[bytes], **configs: Any) -> None:
     """Plain records by librdkafka."""
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, **configs})
+    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5, **configs})
     for value in values:
         producer.produce(topic, value, partition=partition)
     assert producer.flush(20) == 0
