@@ -43,18 +43,28 @@ class Feeder(threading.Thread):
 
 def hold(kafka: str, output: str, sent: set[tuple[int, int]], topic: str, model: Path) -> None:
     """Each event of `sent` has one forecast, they are in order, and their bytes are those of an uninterrupted run."""
-    forecasts = read_all(kafka, output, PARTITIONS)
+    forecasts = read_everything(kafka, output, len(sent))
     answered = [source_of_forecast(message) for message in forecasts]
     assert Counter(answered) == Counter(sent)
     with daemon(kafka, model, topic, PARTITIONS) as undisturbed:
         undisturbed.wait_for("streamlstm_events_total", len(sent))
         assert undisturbed.stop() == 0
-    expected = read_all(kafka, undisturbed.output, PARTITIONS)
+    expected = read_everything(kafka, undisturbed.output, len(sent))
     different = [(a, b) for a, b in zip(map(written, forecasts), map(written, expected), strict=True) if a != b]
     assert not different, f"{len(different)} of {len(expected)} differ, the first: {different[:2]}"
     for partition in range(PARTITIONS):
         order = [offset for p, offset in answered if p == partition]
         assert order == sorted(order)
+
+
+def read_everything(kafka: str, output: str, count: int) -> list[Message]:
+    """The mark that ends a transaction comes to each partition by itself, after the commit was answered: only then do
+    its readers see it.
+    """
+    deadline = time.monotonic() + 60
+    while len(found := read_all(kafka, output, PARTITIONS)) < count and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
 
 
 def written(message: Message) -> tuple[object, ...]:
