@@ -81,10 +81,12 @@ class Group:
     def settle(self, rate: int) -> None:
         """Until every partition is somebody's and live, evenly, and nothing waits."""
         while True:
+            if not all(is_ready(member) for member in self.members.values()):
+                time.sleep(0.1)
+                continue
             owned = [len(each) for each in self.owned().values()]
-            ready = all(is_ready(member) for member in self.members.values())
             lag = sum(member.metric("streamlstm_lag_records") for member in self.members.values())
-            if ready and sum(owned) == PARTITIONS and max(owned) - min(owned) <= 1 and lag <= 2 * rate:
+            if sum(owned) == PARTITIONS and max(owned) - min(owned) <= 1 and lag <= 2 * rate:
                 return
             time.sleep(0.2)
 
@@ -120,8 +122,6 @@ def main() -> None:
         group = Group(kafka.bootstrap, Path(name), args.streams, args.interval)
         for member in ("one", "two"):
             group.start(member)
-        for running in group.members.values():
-            running.wait("streamlstm_startup_seconds", 0.001)
         group.settle(args.rate)
         feeder.start()
         reader = Reader(kafka.bootstrap, f"forecasts-{group.unique}")
@@ -141,7 +141,6 @@ def main() -> None:
 def join(group: Group, reader: Reader, rate: int) -> None:
     before, began = group.owned(), time.monotonic()
     group.start("three")
-    group.members["three"].wait("streamlstm_startup_seconds", 0.001)
     group.settle(rate)
     time.sleep(1)
     pauses, after = reader.pauses(began), group.owned()
@@ -154,7 +153,6 @@ def restart(group: Group, reader: Reader, rate: int) -> None:
     before, rebalances, began = group.owned(), group.rebalances(), time.monotonic()
     group.stop("two")
     group.start("two")
-    group.members["two"].wait("streamlstm_startup_seconds", 0.001)
     group.settle(rate)
     time.sleep(1)
     pauses, after = reader.pauses(began), group.rebalances()
