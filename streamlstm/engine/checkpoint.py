@@ -39,6 +39,7 @@ from streamlstm.state.snapshot import (
 _TYPICAL_KEY = 16
 _GOLDEN = 0.6180339887498949  # its multiples, modulo 1, lie far apart (Knuth, TAOCP vol. 3, 6.4)
 _LARGEST = (1 << 63) - 1
+_UNKNOWN = -1
 
 Records = list[tuple[bytes, bytes | None]]
 """Keys and values for the snapshot topic, in this order; None is a tombstone."""
@@ -91,7 +92,7 @@ class Restored:
 @dataclass(slots=True)
 class _Partition:
     """`inner`: the leaves above loaded ones; `bad`: what is wrong with a leaf's newest record; `end`: of its log.
-    `log_start`: the first offset that the log holds, where it has been told; `is_cut`: it has moved since it first was.
+    `log_start`: the first offset that the log holds, -1 until it is told; `is_cut`: it has moved since it first was.
 
     Leaves as of different offsets are exact as long as no stream's fate depends on another's. It does where a stream is
     refused or evicted because the partition is at its bound. So in the very transaction in which the bound is `hit` all
@@ -109,7 +110,7 @@ class _Partition:
     tied: bool = False
     hits: int = 0
     hits_when_written: int = 0
-    log_start: int | None = None
+    log_start: int = _UNKNOWN
     is_cut: bool = False
 
 
@@ -284,7 +285,7 @@ class Checkpoint:
         log is cut, by time or by size, a restart finds there what it has to replay.
         """
         state = self._partitions[partition]
-        state.is_cut = state.is_cut or first > (first if state.log_start is None else state.log_start)
+        state.is_cut = state.is_cut or _UNKNOWN < state.log_start < first
         state.log_start = first
 
     def due(self, partition: int, now: float, offset: int | None = None) -> bool:
@@ -342,7 +343,7 @@ class Checkpoint:
     def _due(self, state: _Partition, offset: int | None, now: float) -> list[Leaf]:
         if self._bounded and not state.tied and self._slots.cap_hits(state.index) > state.hits:
             return state.leaves.behind(offset)
-        if state.is_cut and state.log_start is not None and offset is not None:
+        if state.is_cut and offset is not None:
             half = state.log_start + (offset - state.log_start) // 2
             if state.leaves.oldest < half:
                 return state.leaves.behind(offset) if state.tied else state.leaves.below(half)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from streamlstm.config import Config
 from streamlstm.errors import InputMissingError, UsageError
 from streamlstm.transport.cluster import Cluster
-from streamlstm.transport.offsets import EARLIEST, LATEST, Partition, committed_offsets, high_watermarks, list_offsets
-from streamlstm.transport.topics import TopicFacts, describe_topics
+from streamlstm.transport.offsets import EARLIEST, LATEST, Partition, committed_offsets, list_offsets
+from streamlstm.transport.topics import TopicFacts, describe_topics, log_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def plan(cluster: Cluster, config: Config, options: AuditOptions) -> Plan:
     committed = _committed(cluster, config, here)
     log_ends = list_offsets(cluster, here, LATEST, _deadline(cluster))
     firsts, ends = _bounds(cluster, config, options, committed, log_ends)
-    logs = [_logs(cluster, topic, partitions) for topic in topics[1:]]
+    logs = [log_ranges(cluster, topic, partitions, with_open=True) for topic in topics[1:]]
     ranges = {
         each[1]: Range(firsts[each], ends[each], committed[each], log_ends[each], logs[0][each[1]], logs[1][each[1]])
         for each in here
@@ -143,10 +143,3 @@ def _offsets(cluster: Cluster, bound: Bound, here: list[Partition]) -> dict[Part
     if bound.time_ms is not None:
         return list_offsets(cluster, here, bound.time_ms, _deadline(cluster))
     return {each: bound.offsets[each[1]] for each in here if each[1] in bound.offsets}
-
-
-def _logs(cluster: Cluster, topic: str, partitions: list[int]) -> dict[int, tuple[int, int]]:
-    here = [(topic, partition) for partition in partitions]
-    starts = list_offsets(cluster, here, EARLIEST, _deadline(cluster))
-    ends = high_watermarks(cluster, here, _deadline(cluster))
-    return {each[1]: (starts[each], ends[each]) for each in here}

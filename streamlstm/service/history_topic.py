@@ -25,8 +25,8 @@ from streamlstm.service.rows import append_fetched
 from streamlstm.service.wiring import connection_settings, event_decoder, lets_missing, max_ahead_ms
 from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
-from streamlstm.transport.offsets import EARLIEST, Partition, high_watermarks, list_offsets
-from streamlstm.transport.topics import describe_topics
+from streamlstm.transport.offsets import Partition, list_offsets
+from streamlstm.transport.topics import describe_topics, log_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +140,14 @@ def _ranges(cluster: Cluster, topic: str, asked: TopicRange) -> dict[int, tuple[
         if partition >= facts.partitions:
             raise UsageError(f"partition {partition}: topic {topic} has 0 to {facts.partitions - 1}")
     here = [(topic, partition) for partition in sorted(set(asked.partitions)) or range(facts.partitions)]
-    firsts = list_offsets(cluster, here, EARLIEST, deadline)
-    ends = high_watermarks(cluster, here, deadline)
+    logs = log_ranges(cluster, topic, [each[1] for each in here], with_open=True)
     starts = _offsets(asked.start, here)
     if asked.start.time_ms is not None:
         starts = list_offsets(cluster, here, asked.start.time_ms, deadline)
     stops = _offsets(asked.stop, here)
     ranges = {}
     for each in here:
-        first, end = firsts[each], ends[each]
+        first, end = logs[each[1]]
         start, stop = starts.get(each, first), min(stops.get(each, end), end)
         if not first <= start <= end:
             raise OffsetGoneError(

@@ -15,7 +15,6 @@ from streamlstm.errors import BadDataError, FencedError, RetryError
 from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
 from streamlstm.transport.log_reader import LogReader, records
-from streamlstm.transport.offsets import high_watermarks
 from streamlstm.transport.topics import log_ranges
 
 Answer = TypeVar("Answer")
@@ -126,13 +125,12 @@ class Restorer:
         """Up to the high watermark: the mark that ends a transaction comes to each of its partitions by itself, so that
         the committed offset may be there before the chunks that were committed with it.
         """
-        snapshots = self._snapshot_topic, job.partition
-        found = _patiently(job, lambda: log_ranges(cluster, self._snapshot_topic, [job.partition]))
-        ends = _patiently(job, lambda: high_watermarks(cluster, [snapshots], cluster.deadline()))
-        if found is None or ends is None:
+        found = _patiently(job, lambda: log_ranges(cluster, self._snapshot_topic, [job.partition], with_open=True))
+        if found is None:
             return
-        reader = LogReader(cluster, *snapshots, found[job.partition][0])
-        while reader.position < ends[snapshots]:
+        first, end = found[job.partition]
+        reader = LogReader(cluster, self._snapshot_topic, job.partition, first)
+        while reader.position < end:
             batches = _patiently(job, lambda: reader.read(READ_SECONDS))
             if batches is None:
                 return

@@ -139,9 +139,9 @@ def high_watermarks(cluster: Cluster, partitions: Iterable[Partition], deadline:
 
 
 def _raise_unknown(cluster: Cluster, missing: set[Partition], why: str) -> None:
-    topics = {topic for topic in {topic for topic, _ in missing} if cluster.is_missing(topic)}
+    topics = [topic for topic in sorted({topic for topic, _ in missing}) if cluster.is_missing(topic)]
     if topics:
-        raise InputMissingError(f"topic {', '.join(sorted(topics))} is not there")
+        raise InputMissingError(f"topic {', '.join(topics)} is not there")
     raise RetryError(f"the offsets of {len(missing)} partitions are not known: {why}")
 
 

@@ -22,7 +22,7 @@ from streamlstm.transport.cluster import (
     access_refused,
     code_name,
 )
-from streamlstm.transport.offsets import EARLIEST, LATEST, list_offsets
+from streamlstm.transport.offsets import EARLIEST, LATEST, high_watermarks, list_offsets
 
 _UNKNOWN_TOPIC = 3
 _NOT_CONTROLLER = 41
@@ -120,15 +120,21 @@ def check_snapshot_topic(
     ]
 
 
-def log_ranges(cluster: Cluster, topic: str, partitions: Iterable[int]) -> dict[int, tuple[int, int]]:
-    """The first offset of each partition's log and its last stable offset, which is behind what may be read.
+def log_ranges(
+    cluster: Cluster, topic: str, partitions: Iterable[int], *, with_open: bool = False
+) -> dict[int, tuple[int, int]]:
+    """The first offset of each partition's log and its last stable offset, which is behind what may be read; or, with
+    the transactions that are still open, its high watermark.
 
     Raises RetryError, AccessError, InputMissingError when the topic isn't there.
     """
     wanted = [(topic, partition) for partition in partitions]
     deadline = cluster.deadline(cluster.settings.connect_timeout_ms)
     first = list_offsets(cluster, wanted, EARLIEST, deadline)
-    end = list_offsets(cluster, wanted, LATEST, deadline)
+    if with_open:
+        end = high_watermarks(cluster, wanted, deadline)
+    else:
+        end = list_offsets(cluster, wanted, LATEST, deadline)
     return {where[1]: (first[where], end[where]) for where in wanted}
 
 

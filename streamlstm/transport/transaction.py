@@ -214,10 +214,10 @@ class Writer:
         now = self._cluster.clock()
         if now >= attempt.deadline:
             self._producer = None
-            topics = {topic for topic, _ in attempt.outbox.partitions}
-            missing = [topic for topic in sorted(topics) if self._cluster.is_missing(topic)]
-            if missing and after.step in (Step.PRODUCE, Step.ADD_PARTITIONS):
-                raise InputMissingError(f"output topic {missing[0]!r} is not there; last answer: {attempt.why}")
+            writes = after.step in (Step.PRODUCE, Step.ADD_PARTITIONS)
+            for topic in sorted({topic for topic, _ in attempt.outbox.partitions}) if writes else ():
+                if self._cluster.is_missing(topic):
+                    raise InputMissingError(f"output topic {topic!r} is not there; last answer: {attempt.why}")
             raise RetryError(f"no outcome of {after.step.name} in {now - attempt.began:.1f} s: {attempt.why}")
         self.counters.retries += 1
         self._cluster.pause(min(attempt.pause, attempt.deadline - now))

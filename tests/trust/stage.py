@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -32,6 +32,7 @@ from tests.trust.reader import ends_of
 from tests.trust.traffic import Traffic
 
 Script = Generator[None, None, None]
+Result = TypeVar("Result")
 
 ROOT = Path(__file__).absolute().parents[2]
 SESSION = 6.0
@@ -240,16 +241,13 @@ class Stage:
 
     def late(self, what: str) -> Script:
         """Something didn't come in time. A complaint, unless the brokers are to blame: then they are restarted."""
-        blame = self._threads.submit(self.broker_fault)
-        while not blame.done():
-            yield
-        if not blame.result() and time.monotonic() > self._excused_until:
-            self.complain(what)
-            return
-        if not blame.result():
+        fault = yield from self.in_background(self.broker_fault)
+        if not fault:
+            if time.monotonic() > self._excused_until:
+                self.complain(what)
             return
         self._excused_until = time.monotonic() + _STUCK_AFTER  # who waited for the same brokers comes late too
-        self.broker_faults.append(f"{time.strftime('%H:%M:%S')} {what}: {blame.result()}")
+        self.broker_faults.append(f"{time.strftime('%H:%M:%S')} {what}: {fault}")
         print(self.broker_faults[-1], flush=True)
         for number in range(1, self.brokers + 1):
             yield from self.in_background(partial(self._restart, number))
@@ -287,12 +285,12 @@ class Stage:
         self.faults.append(fault)
         self.follower.struck(fault, set(partitions))
 
-    def in_background(self, work: Callable[[], object]) -> Script:
+    def in_background(self, work: Callable[[], Result]) -> Generator[None, None, Result]:
         """Run something that blocks, on the one other thread, which lives as long as the stage."""
         future = self._threads.submit(work)
         while not future.done():
             yield
-        future.result()
+        return future.result()
 
     def play(self, scripts: Iterable[Script], seconds: float = float("inf")) -> None:
         """Run the scripts side by side until all have ended, or the time is over."""
