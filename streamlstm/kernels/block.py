@@ -24,8 +24,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from streamlstm.kernels.cell import cell_state, hidden_state
-from streamlstm.kernels.layout import LINE
-from streamlstm.kernels.vector import I64, Builder, SideBySide, Value, Vector, int64
+from streamlstm.kernels.vector import I64, Builder, SideBySide, Value, Vector, function_of, int64
 
 GATES = 4
 STREAMS = (6, 4, 2, 1)  # streams per micro-kernel, largest first
@@ -118,20 +117,9 @@ def _emit(builder: Builder, streams: int, width: int, arguments: list[Value]) ->
             out = builder.add(out, out_stride)
 
 
-def _micro_kernel(module: ir.Module, streams: int, width: int) -> ir.Function:
-    """One micro-kernel as a function of its own in `module`: LLVM then allocates its registers by themselves."""
+def _micro_kernel(module: ir.Module, streams: int, width: int) -> Value:
     name = f"streamlstm_block_{streams}_streams_{width}_units"
-    if name in module.globals:
-        return module.globals[name]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * len(_ARGUMENTS)), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    function.attributes.add("nounwind")
-    function.attributes.alignstack = LINE  # or what is spilled straddles cache lines, by the luck of the process
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    _emit(builder, streams, width, list(function.args))
-    builder.ret_void()
-    return function
+    return function_of(module, name, len(_ARGUMENTS), lambda builder, given: _emit(builder, streams, width, given))
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -25,7 +25,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from streamlstm.kernels.compile import compiled
-from streamlstm.kernels.vector import F32, F64, I64, Builder, Value, Vector, has_wide_vectors, int64
+from streamlstm.kernels.vector import F32, F64, I64, Builder, Value, Vector, function_of, has_wide_vectors, int64
 
 VECTORS = 3  # of a whole tile
 _ROW_COUNTS = (8, 4, 2, 1)
@@ -94,19 +94,12 @@ def _emit_tile(builder: Builder, element: Value, rows: int, vectors: int, part: 
                 v.store(total, builder.add(start, int64(vector * v.bytes)))
 
 
-def _micro_kernel(module: ir.Module, element: Value, rows: int, part: int) -> ir.Function:
-    """One micro-kernel as a function of its own in `module`: LLVM then allocates its registers by themselves."""
+def _micro_kernel(module: ir.Module, element: Value, rows: int, part: int) -> Value:
     name = f"streamlstm_multiply_{element.intrinsic_name}_{rows}_rows_part_{part}"
-    if name in module.globals:
-        return module.globals[name]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * len(_ARGUMENTS)), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    function.attributes.add("nounwind")
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    _emit_tile(builder, element, rows, 0 if part else VECTORS, part, list(function.args))
-    builder.ret_void()
-    return function
+    vectors = 0 if part else VECTORS
+    return function_of(
+        module, name, len(_ARGUMENTS), lambda builder, given: _emit_tile(builder, element, rows, vectors, part, given)
+    )
 
 
 @intrinsic  # type: ignore[untyped-decorator]

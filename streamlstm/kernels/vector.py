@@ -7,12 +7,15 @@ lane, so the bits don't depend on the width.
 Every operation is one IEEE 754 operation per lane, round to nearest: no fast-math flag is ever set.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, config
 from numba.core.registry import cpu_target
+
+from streamlstm.kernels.layout import LINE
 
 F32 = ir.FloatType()
 F64 = ir.DoubleType()
@@ -25,6 +28,24 @@ Builder = Any
 
 def int64(value: int) -> Value:
     return ir.Constant(I64, value)
+
+
+def function_of(module: ir.Module, name: str, arguments: int, emit: Callable[[Builder, list[Value]], None]) -> Value:
+    """The function of that name, of int64 `arguments`, made once per module; `emit` writes its body.
+
+    What is never inlined gets its registers allocated by itself.
+    """
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * arguments), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    function.attributes.add("nounwind")
+    function.attributes.alignstack = LINE  # or what is spilled straddles cache lines, by the luck of the process
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    emit(builder, list(function.args))
+    builder.ret_void()
+    return function
 
 
 def has_wide_vectors() -> bool:

@@ -1,12 +1,11 @@
 """One result for every CPU: the same events give the same bytes whatever Numba compiles for."""
 
 import hashlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.fingerprint import fingerprint
 
 TESTS = Path(__file__).parents[1]
 
@@ -33,21 +32,9 @@ print(digest.hexdigest())
 """
 
 
-def fingerprint(cache: Path, **environment: str) -> str:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
-    return subprocess.run(
-        [sys.executable, "-c", FINGERPRINT],
-        env={**inherited, "STREAMLSTM_CACHE_DIR": str(cache), **environment},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=True,
-    ).stdout.strip()
-
-
 @pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return fingerprint(tmp_path_factory.mktemp("cache"))
+    return fingerprint(FINGERPRINT, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.mark.parametrize(
@@ -61,4 +48,4 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> str:
 )
 def test_narrower_cpus_give_the_same_bytes(native: str, tmp_path: Path, cpu: str, features: str) -> None:
     assert len(native) == hashlib.sha256().digest_size * 2
-    assert fingerprint(tmp_path, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features) == native
+    assert fingerprint(FINGERPRINT, tmp_path, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features) == native

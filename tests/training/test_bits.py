@@ -1,11 +1,10 @@
 """One result for every CPU: the same steps give the same bytes whatever Numba compiles for."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.fingerprint import fingerprint
 
 TESTS = Path(__file__).parents[1]
 
@@ -30,25 +29,13 @@ print(digest.hexdigest())
 """
 
 
-def fingerprint(cache: Path, **environment: str) -> str:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
-    return subprocess.run(
-        [sys.executable, "-c", FINGERPRINT],
-        env={**inherited, "STREAMLSTM_CACHE_DIR": str(cache), **environment},
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=True,
-    ).stdout.strip()
-
-
 @pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return fingerprint(tmp_path_factory.mktemp("cache"))
+    return fingerprint(FINGERPRINT, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.mark.parametrize("cpu", ["x86-64", "x86-64-v3"])
 def test_narrower_cpus_give_the_same_bytes(native: str, tmp_path: Path, cpu: str) -> None:
     """x86-64 has no fused multiply-add: libm's stands in."""
     assert len(native) == 64
-    assert fingerprint(tmp_path, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="") == native
+    assert fingerprint(FINGERPRINT, tmp_path, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="") == native
