@@ -48,7 +48,7 @@ def varint(value: int) -> bytes:
 
 def measure(writer: Writer, topic: str, records: int, transactions: int) -> tuple[list[float], float]:
     """Sorted seconds per transaction, and CPU seconds per transaction."""
-    group, plain, seconds = Group("benchmark", -1, "", None, True), encoded(records), []
+    group, plain, seconds = Group("benchmark", -1, "", None), encoded(records), []
     for turn in range(WARM_UP + transactions):
         if turn == WARM_UP:
             cpu = time.process_time()

@@ -37,6 +37,7 @@ class Committer:
         self._given_up: set[TopicPartition] = set()
         self.started_at = float("-inf")
         self.member_id = ""
+        self.generation_id = -1
 
     @property
     def idle(self) -> bool:
@@ -49,7 +50,7 @@ class Committer:
 
     def start(self, pending: Pending, group: Group) -> None:
         """Begin to commit `pending`; `settle` must have said that the transaction before is through."""
-        self.started_at, self.member_id = self._clock(), group.member_id
+        self.started_at, self.member_id, self.generation_id = self._clock(), group.member_id, group.generation_id
         self._given_up.clear()
         self._in_flight = pending, self._executor.submit(self._writer.commit, pending.produce, pending.offsets, group)
 

@@ -145,7 +145,7 @@ class Member:
             Loop(self.config, self.pipeline, source, committer, self.ownership, self.progress, self.shutdown).run()
 
     def _keep_name(self, source: Source) -> None:
-        self._member_id = source.group().member_id
+        self._member_id = source.member_id
 
     def _turn(self) -> None:
         """Waiting for the brokers is a turn too."""

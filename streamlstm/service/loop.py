@@ -27,6 +27,7 @@ ENDS_SECONDS = 1.0
 # How long taking in snapshots may keep the partitions waiting that are live already.
 RESTORE_SECONDS = 0.02
 REVOCATION_SECONDS = 5.0
+NO_GENERATION = -1
 
 
 class Loop:
@@ -53,6 +54,7 @@ class Loop:
         self.pending = Pending()
         self._behind = False
         self._interval = config.commit.interval_ms / 1000
+        self._refused_generation = NO_GENERATION
         self._look_at_ends_at = 0.0
         self._patience = 3 * config.commit.transaction_timeout_ms / 1000
         self._revocation = min(REVOCATION_SECONDS, config.kafka.session_timeout_ms / 3000)
@@ -116,8 +118,8 @@ class Loop:
 
     def _start_commit(self) -> bool:
         group = self.source.group()
-        if not group.stable:
-            return False  # in a rebalance: the broker would refuse this generation
+        if group is None or (not self.source.is_stable and group.generation_id == self._refused_generation):
+            return False  # in a rebalance, and the broker would refuse this generation
         self.pipeline.encode(self.pending)
         self.pipeline.add_snapshots(self.pending, time.monotonic(), int(time.time() * 1000))
         pending, self.pending = self.pending, Pending()
@@ -129,7 +131,7 @@ class Loop:
         try:
             settled = self.committer.settle(timeout)
         except FencedError as error:
-            if self.source.group().member_id == self.committer.member_id:
+            if self.source.member_id == self.committer.member_id:
                 raise
             raise RetryError(f"the group knows this replica by another name since it committed: {error}") from error
         if settled is None:
@@ -137,6 +139,7 @@ class Loop:
         if settled.is_committed:
             self.pipeline.committed(settled.pending)
         else:
+            self._refused_generation = self.committer.generation_id
             self.pending.follow(settled.pending)
 
     def _commit_everything(self, seconds: float, meanwhile: Callable[[], None]) -> bool:
@@ -169,7 +172,7 @@ class Loop:
             self.committer.give_up(gone)
             self.ownership.leave(gone)
         if fetched.assigned:
-            if self.source.group().stable:  # room for what comes
+            if self.source.is_stable:  # room for what comes
                 self.ownership.forget_left(self.source.expected() | fetched.assigned.keys())
             self.ownership.enter(fetched, self.source)
         if fetched.gaps:
@@ -185,7 +188,7 @@ class Loop:
                 self.source.seek((gap.topic, gap.partition), gap.wanted)
 
     def _show_progress(self, now: float) -> None:
-        progress, counters, stable = self.progress, self.counters, self.source.group().stable
+        progress, counters, stable = self.progress, self.counters, self.source.is_stable
         if stable:
             self.ownership.forget_left(self.source.expected())
         progress.restoring = self.ownership.unfinished

@@ -12,6 +12,7 @@ connection, and a release outside SUPPORTED is refused.
     topic creation   every metadata request asks the broker to create the topics it names
     log starts       the fetcher drops what fetch answers say of where the log begins
     whole batches    the fetcher instantiates `self.PartitionRecords`: ours yields record batches, counted in bytes
+    stalled reads    in a join nothing is read, not even of the partitions that stay (KIP-429 lets them go on)
     unfinished join  a join that begins in a poll() which times out is never finished, unless need_rejoin() stays true
     forgotten join   one that ends between two polls is begun anew: short polls keep the whole group joining for ever
     silent loss      a member that learns from a join that it was thrown out is not told to have lost its partitions
@@ -51,6 +52,7 @@ ACCESS_ERRORS = (
     kafka_errors.AuthorizationError,
     kafka_errors.UnsupportedSaslMechanismError,
 )
+JOIN_POLL_MS = 5.0
 _RECEIVE_LIMIT = 1 << 30
 
 
@@ -68,6 +70,7 @@ def _seams() -> dict[str, bool]:
     """Every private name that is used here, and whether it is there."""
     records_arguments = {"fetch_offset", "tp", "records", "aborted_transactions", "metric_aggregator", "on_drain"}
     coordinator = {"rejoining", "rejoin_needed", "heartbeat", "_heartbeat_enabled", "_lock"}
+    fetching = set(inspect.signature(Fetcher.fetch_records).parameters)
     joining = {"need_rejoin", "_do_join_and_sync_async", "_on_join_complete_async", "_join_task"}
     return {
         "Fetcher.PartitionRecords": records_arguments <= set(inspect.signature(Fetcher.PartitionRecords).parameters),
@@ -78,6 +81,7 @@ def _seams() -> dict[str, bool]:
         "KafkaSSLTransport._build_ssl_context": hasattr(KafkaSSLTransport, "_build_ssl_context"),
         "KafkaNetSocket.sock_connect": {"dns_lookup", "sock_connect"} <= set(dir(KafkaNetSocket)),
         "KafkaConnectionManager._build_transport": hasattr(KafkaConnectionManager, "_build_transport"),
+        "Fetcher.fetch_records": {"max_records", "timeout_ms"} <= fetching,
         "KafkaConsumer._poll_once": "max_records" in inspect.signature(KafkaConsumer._poll_once).parameters,
         "BaseCoordinator's state": coordinator <= _names(BaseCoordinator.__init__),
         "BaseCoordinator.join_group_async": joining <= _names(BaseCoordinator.join_group_async),
@@ -295,7 +299,15 @@ def poll_once(consumer: KafkaConsumer, timeout_ms: float, budget: int) -> dict[T
     """One round of group upkeep and fetching: at most one join is finished in it, so that what was revoked can still be
     committed before the next round gives it away. `budget` counts as the lists of `records.take()` do.
     """
-    taken: dict[TopicPartition, list[Any]] = consumer._poll_once(Timer(timeout_ms), budget)
+    coordinator = consumer._coordinator
+    taken: dict[TopicPartition, list[Any]]
+    if not (coordinator.need_rejoin() and positions(consumer)):
+        taken = consumer._poll_once(Timer(timeout_ms), budget)
+        return taken
+    timer = Timer(timeout_ms)
+    taken = consumer._poll_once(Timer(min(timeout_ms, JOIN_POLL_MS)), budget)
+    if not taken and coordinator.rejoining:
+        taken, _ = consumer._fetcher.fetch_records(budget, timeout_ms=min(timer.timeout_ms, JOIN_POLL_MS))
     return taken
 
 

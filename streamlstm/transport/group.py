@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Who commits (KIP-447). Only a stable member's generation is of use; `instance_id` is a static member's name."""
+    """Who commits (KIP-447); `instance_id` is a static member's name."""
 
     group_id: str
     generation_id: int
     member_id: str
     instance_id: str | None
-    stable: bool

@@ -3,7 +3,8 @@
 Rebalance protocol (cooperative-sticky, KIP-429), as seen by the caller of `Source.poll`:
 
 1. `revoked`: partitions that this member no longer owns. They get no new owner before this member polls again, so
-   commit what was read of them first, with a fresh `group()`; the broker accepts it.
+   commit what was read of them first, with a fresh `group()`; the broker accepts it. All others are read on, and can be
+   committed, while the group rebalances.
 2. `lost`: partitions that somebody else may own already. Drop what isn't committed; a commit would be refused.
 3. `assigned`: new partitions and the offset each begins at: the group's committed one, else the start policy's (those
    are also in `fresh`). They are read from where the caller says with `seek`, once their state is there. While their
@@ -187,6 +188,7 @@ class Source:
         self._gaps: list[Gap] = []
         self._held = False
         self._unstable_since: float | None = None
+        self._assigned_by: tuple[int, str] | None = None
 
     def _open(self, member_id: str) -> KafkaConsumer:
         def records(fetch_offset: int, tp: TopicPartition, records: Any, **given: Any) -> _BatchRecords:
@@ -219,14 +221,33 @@ class Source:
                 if partition in self._started and self._started[partition] != position:
                     self._started[partition] = fetched.positions[partition] = position
             self._check_membership()
+            if (group := self.group()) is not None:
+                self._assigned_by = group.generation_id, group.member_id
             if fetched or self._cluster.clock() >= deadline:
                 return fetched
 
-    def group(self) -> Group:
-        """Membership as of now; take it right after a poll, and commit only with a stable one."""
+    @property
+    def is_stable(self) -> bool:
+        """Whether this is a member of the group, and no rebalance is under way as far as it knows."""
+        return bool(self._consumer.group_metadata().state == MemberState.STABLE)
+
+    @property
+    def member_id(self) -> str:
+        return str(self._consumer.group_metadata().member_id)
+
+    def group(self) -> Group | None:
+        """The membership to commit by: the one that assigned what is being read. Take it right after a poll.
+
+        In a rebalance too: the broker takes commits while it waits for members to join, for nobody is given a partition
+        that its owner hasn't named as free (KIP-429). None once there is a newer generation, until a poll has taken in
+        what it assigns.
+        """
         found = self._consumer.group_metadata()
-        stable = found.state == MemberState.STABLE
-        return Group(found.group_id, found.generation_id, found.member_id, found.group_instance_id, stable)
+        identity = found.generation_id, found.member_id
+        joining = found.state == MemberState.REBALANCING and identity == self._assigned_by
+        if found.state == MemberState.STABLE or joining:
+            return Group(found.group_id, *identity, found.group_instance_id)
+        return None
 
     def assignment(self) -> frozenset[Partition]:
         """The partitions that are being read."""
@@ -372,7 +393,7 @@ class Source:
                 f"{self.settings.group_instance_id or 'this member'!r}"
             )
         now = self._cluster.clock()
-        if self.group().stable:
+        if self.is_stable:
             self._unstable_since = None
             return
         if self._unstable_since is None:

@@ -120,7 +120,7 @@ class Writer:
             raise ConfigError(
                 [f"commit.transaction_protocol: v2 needs {_FEATURE} 2; the cluster has finalized {level}"]
             )
-        attempt = self._attempt((), {}, Group("", -1, "", None, False), deadline)
+        attempt = self._attempt((), {}, Group("", -1, "", None), deadline)
         state = State(self.protocol, Step.TAKE_OVER)
         while state.step is Step.TAKE_OVER:
             state = self._advance(state, attempt)

@@ -43,6 +43,7 @@ class Brokers:
         self.counters = WriterCounters()
         self.next = Fetched()
         self.generation = 1
+        self.is_stable = True
         self.rebalances = 0
         self.asked_again: list[Partition] = []
         self.sought: dict[Partition, int] = {}
@@ -67,8 +68,10 @@ class Brokers:
         given, self.next = self.next, Fetched()
         return given
 
+    member_id = "me"
+
     def group(self) -> Group:
-        return Group("group", self.generation, "me", None, True)
+        return Group("group", self.generation, "me", None)
 
     def seek(self, partition: Partition, offset: int) -> None:
         self.sought[partition] = offset
@@ -193,6 +196,24 @@ def test_a_stale_commit_of_a_partition_that_stays_is_repeated_with_what_follows(
     daemon.turn()
     assert daemon.brokers.committed[1:] == [{ONE: FIRST + 4}]
     assert daemon.pipeline.counters.events == 4
+
+
+def test_a_rebalance_that_waits_for_others_holds_nothing_up(daemon: Daemon) -> None:
+    """Until the broker has counted everybody it takes commits by the generation before; then none, so none is tried."""
+    daemon.brokers.is_stable = False
+    daemon.turn(daemon.read(ONE, FIRST, 3))
+    daemon.brokers.say()
+    daemon.turn(daemon.read(ONE, FIRST + 3, 1))
+    daemon.brokers.say(StaleGenerationError("moved on"))
+    daemon.turn(daemon.read(ONE, FIRST + 4, 1))
+    daemon.turn()
+    assert len(daemon.brokers.asked) == 3, "tried again by a generation that was refused"
+    daemon.brokers.generation, daemon.brokers.is_stable = 2, True
+    daemon.turn()
+    daemon.brokers.say()
+    daemon.turn()
+    assert daemon.brokers.committed[1:] == [{ONE: FIRST + 3}, {ONE: FIRST + 5}]
+    assert daemon.pipeline.counters.events == 5
 
 
 @pytest.mark.parametrize("committed", [FIRST + 1, FIRST + 2, FIRST + 3])

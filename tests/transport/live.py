@@ -113,7 +113,7 @@ def writing(bootstrap: str, transactional_id: str, security: Any = None, **setti
 
 def no_member(group: str) -> Group:
     """Offsets outside any membership, as simple consumers commit them."""
-    return Group(group, -1, "", None, True)
+    return Group(group, -1, "", None)
 
 
 def batch(topic: str, partition: int, values: Sequence[bytes], codec: str = "none") -> ProduceBatch:

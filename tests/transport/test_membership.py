@@ -48,7 +48,7 @@ def test_every_member_finds_new_partitions_although_its_polls_are_short(kafka: s
                 poll(member, 3, MIB)
             owned = [member.assignment() for member in members]
             whole = owned[0] | owned[1] == {(topic, p) for p in range(partitions)}
-            return whole and not owned[0] & owned[1] and all(member.group().stable for member in members)
+            return whole and not owned[0] & owned[1] and all(member.is_stable for member in members)
 
         for partitions in (1, 4, 7):
             if partitions > 1:
@@ -165,7 +165,7 @@ def test_a_static_member_whose_name_was_taken_commits_nothing(kafka: str) -> Non
         gather(zombie, lambda all_: all_.positions)
         with reading(kafka, topic, group, group_instance_id="one") as owner:
             gather(owner, lambda all_: all_.positions)
-            assert zombie.group().stable  # or so it believes
+            assert zombie.is_stable  # or so it believes
             with pytest.raises((FencedError, StaleGenerationError)):
                 writer.commit([batch(topic, 0, [b"zombie"])], {(topic, 0): 1}, zombie.group())
             with pytest.raises(FencedError, match="another process is 'one'"):

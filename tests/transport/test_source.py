@@ -10,6 +10,7 @@ from local_kafka import LocalKafka
 
 from streamlstm.errors import ConfigError, FencedError, StaleGenerationError
 from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
+from streamlstm.transport.offsets import committed_offsets
 from streamlstm.transport.settings import SourceSettings
 from streamlstm.transport.source import Fetched, Source
 from tests.transport.fault_proxy import Api, Fault, FaultProxy, Harm
@@ -40,7 +41,7 @@ def test_batches_of_every_codec(kafka: str, codec: str) -> None:
         assert whole.assigned == {(topic, 0): 0, (topic, 1): 0}
         assert whole.positions == {(topic, 0): 500, (topic, 1): 500}
         assert source.assignment() == {(topic, 0), (topic, 1)}
-        assert source.group().stable
+        eventually(lambda: poll(source, 20, MIB) is not None and source.is_stable)
     for partition in range(2):
         for i in range(500):
             assert b"value-%d-%d" % (partition, i) in text(whole)
@@ -92,8 +93,7 @@ def test_a_group_goes_on_in_the_middle_of_a_batch(kafka: str) -> None:
 def test_a_poll_is_bounded_in_bytes_and_fair(kafka: str) -> None:
     topic = make_topic(kafka, 3)
     for partition in range(3):
-        for _ in range(20):
-            produce(kafka, topic, partition, [bytes(50_000)])
+        produce(kafka, topic, partition, [bytes(50_000)] * 20, **{"batch.num.messages": 1})
     with reading(kafka, topic, fresh("group"), max_partition_fetch_bytes=200_000) as source:
         polled, seen = 0, []
         while polled < 60:
@@ -191,6 +191,45 @@ def test_the_partitions_of_a_second_member(kafka: str) -> None:
         back = gather(first, lambda all_: len(all_.assigned) == 2)
         assert back.assigned == dict.fromkeys(change.revoked, 5)
         assert not back.lost
+
+
+def test_partitions_are_read_and_committed_while_the_group_waits_for_a_member(kafka: str) -> None:
+    """A newcomer joins while a member doesn't poll: the stock client reads nothing until that one has come too."""
+    topic, group = make_topic(kafka, 4), fresh("group")
+    with (
+        writing(kafka, fresh("tx")) as writer,
+        reading(kafka, topic, group) as busy,
+        reading(kafka, topic, group) as idle,
+    ):
+        both = (busy, idle)
+
+        def settled() -> bool:
+            for member in both:
+                poll(member, 20, MIB)
+            return all(member.is_stable and len(member.assignment()) == 2 for member in both)
+
+        eventually(settled)
+        before, owned = busy.group(), busy.assignment()
+        with reading(kafka, topic, group) as newcomer:
+            over = threading.Event()
+            joining = threading.Thread(target=lambda: [poll(newcomer, 50, MIB) for _ in iter(over.is_set, True)])
+            joining.start()
+            eventually(lambda: poll(busy, 20, MIB) is not None and not busy.is_stable)
+            for round_ in range(1, 4):
+                for _, partition in sorted(owned):
+                    produce(kafka, topic, partition, [b"x"])
+                fetched = gather(busy, lambda all_: records(all_) == 2)
+                assert fetched.positions == dict.fromkeys(owned, round_)
+                assert not busy.is_stable
+                assert busy.group() == before
+                writer.commit([], fetched.positions, before)
+            eventually(lambda: [poll(each, 20, MIB) for each in both] and newcomer.assignment())
+            over.set()
+            joining.join()
+        with pytest.raises(StaleGenerationError):
+            writer.commit([], dict.fromkeys(owned, 0), before)
+    with connected(kafka) as cluster:
+        assert committed_offsets(cluster, group, sorted(owned), cluster.deadline(20_000)) == dict.fromkeys(owned, 3)
 
 
 def test_an_old_generation_is_refused_after_a_rebalance(kafka: str) -> None:

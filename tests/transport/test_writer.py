@@ -81,7 +81,7 @@ def test_a_generation_that_is_over_commits_nothing(running: LocalKafka) -> None:
     topic, group = make_topic(running.bootstrap), fresh("group")
     with writing(running.bootstrap, fresh("tx")) as writer:
         with pytest.raises(StaleGenerationError, match="has moved on"):
-            writer.commit([batch(topic, 0, [b"stale"])], {(topic, 0): 9}, Group(group, 7, "nobody", None, True))
+            writer.commit([batch(topic, 0, [b"stale"])], {(topic, 0): 9}, Group(group, 7, "nobody", None))
         assert writer.counters.aborted == 1
         writer.commit([batch(topic, 0, [b"fresh"])], {(topic, 0): 5}, no_member(group))
     assert read_all(running.bootstrap, topic)[0] == [b"fresh"]

@@ -22,7 +22,7 @@ from streamlstm.transport.transaction import Writer
 from tests.transport.batches import encode
 from tests.transport.broker_double import BrokerDouble, ClusterDouble
 
-MEMBER = Group("group", 3, "member", None, True)
+MEMBER = Group("group", 3, "member", None)
 PASSING = {
     "Produce": [3, 5, 6, 19, 51, 56],
     "TxnOffsetCommit": [14, 15, 16, 51],
@@ -95,7 +95,7 @@ def test_a_stale_generation_leaves_nothing_and_the_writer_usable(v2: bool) -> No
     broker = BrokerDouble(v2, MEMBER)
     writer, _ = opened(broker)
     with pytest.raises(StaleGenerationError):
-        writer.commit(written(1), {("in", 0): 1}, Group("group", 2, "member", None, True))
+        writer.commit(written(1), {("in", 0): 1}, Group("group", 2, "member", None))
     writer.commit(written(2), {("in", 0): 1}, MEMBER)
     assert values(broker) == {p: [bytes(written(2)[p].buffer[61:])] for p in range(3)}
 
@@ -151,7 +151,7 @@ def test_a_fenced_writer_says_so_and_stays_closed() -> None:
 def test_a_zombie_that_slept_through_everything_takes_nothing_from_its_successor(v2: bool) -> None:
     broker = BrokerDouble(v2, MEMBER)
     zombie, cluster = opened(broker)
-    old = broker.group = Group("group", 2, "member", None, True)
+    old = broker.group = Group("group", 2, "member", None)
 
     def fate(request: Any) -> str | int:
         if type(request).name == "TxnOffsetCommitRequest" and broker.group is old:
@@ -175,7 +175,7 @@ def test_a_zombie_that_is_let_in_again_takes_the_place_of_its_old_epoch(v2: bool
     """The transaction expired and so did the membership. Its epoch is good for nothing, by nobody else's doing."""
     broker = BrokerDouble(v2, MEMBER)
     zombie, cluster = opened(broker)
-    old = broker.group = Group("group", 2, "member", None, True)
+    old = broker.group = Group("group", 2, "member", None)
 
     def fate(request: Any) -> str | int:
         if type(request).name == "EndTxnRequest" and broker.group is old:
