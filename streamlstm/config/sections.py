@@ -63,7 +63,7 @@ class Kafka(Section):
         45_000, "A member that sends no heartbeat for so long loses its partitions.", low=6_000, high=1_800_000
     )
     heartbeat_interval_ms: int = setting(
-        500, "Heartbeats to the group; retained partitions wait up to one of these in a rebalance.", low=50, high=60_000
+        500, "Heartbeats to the group; a member hears of a rebalance within one of these.", low=50, high=60_000
     )
     max_poll_interval_ms: int = setting(
         120_000, "A member that does not poll for so long leaves the group.", low=1_000, high=DAY_MS

@@ -15,7 +15,6 @@ Rebalance protocol (cooperative-sticky, KIP-429), as seen by the caller of `Sour
 kafka-python calls its listener on its own I/O thread, where nothing may block or raise: ours only takes notes.
 """
 
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,20 +32,19 @@ from streamlstm.transport.connection import (
     heartbeats_stopped,
     note_log_starts,
     open_consumer,
-    partition_buffer,
     poll_once,
     positions,
     request_rejoin,
 )
-from streamlstm.transport.fetched import AbortedTransaction, FetchedBatch, PartitionBytes, PoisonBatch
+from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
 from streamlstm.transport.group import Group
 from streamlstm.transport.offsets import EARLIEST, LATEST, Later, Partition, ask_committed, list_offsets
+from streamlstm.transport.partition_records import BUDGET_UNIT, BatchRecords
 from streamlstm.transport.settings import SourceSettings
 
 __all__ = ["Fetched", "Gap", "Group", "Source"]
 
 CLOSE_TIMEOUT_MS = 500
-_BUDGET_UNIT = 1024
 _QUESTION_SECONDS = 0.05
 _CONFIGURED = {
     kafka_errors.InconsistentGroupProtocolError: "kafka.group_id (its members assign partitions in another way)",
@@ -90,59 +88,6 @@ class Fetched:
 
     def __bool__(self) -> bool:
         return bool(self.batches or self.positions or self.assigned or self.revoked or self.lost or self.gaps)
-
-
-class _Weighed(list[Any]):
-    """Batches whose length is their size in budget units: so the fetcher's bound on records becomes one on bytes."""
-
-    weight = 0
-
-    def __len__(self) -> int:
-        return self.weight
-
-
-class _BatchRecords:
-    """Takes the place of the fetcher's PartitionRecords."""
-
-    def __init__(self, max_batch_bytes: int, fetch_offset: int, tp: TopicPartition, records: Any, **given: Any) -> None:
-        aborted = [AbortedTransaction(t.producer_id, t.first_offset) for t in given["aborted_transactions"] or ()]
-        self.topic_partition = tp
-        self.bytes_read = 0
-        self._bytes = PartitionBytes(
-            tp.topic, tp.partition, fetch_offset, partition_buffer(records), aborted, max_batch_bytes
-        )
-        self._batches: Iterator[FetchedBatch | PoisonBatch] | None = iter(self._bytes)
-        self._on_drain: Callable[[Any], None] = given["on_drain"]
-
-    @property
-    def next_fetch_offset(self) -> int:
-        return self._bytes.position
-
-    @property
-    def leader_epoch(self) -> int:
-        return self._bytes.leader_epoch
-
-    def __bool__(self) -> bool:
-        return self._batches is not None
-
-    def take(self, budget: int) -> _Weighed:
-        """Batches up to the budget, the last one over it; drained at the end of the bytes."""
-        taken = _Weighed()
-        while taken.weight < budget and self._batches is not None:
-            batch = next(self._batches, None)
-            if batch is None:
-                self.drain()
-                break
-            size = len(batch.records) if isinstance(batch, FetchedBatch) else 0
-            taken.append(batch)
-            taken.weight += 1 + size // _BUDGET_UNIT
-            self.bytes_read += 1 + size
-        return taken
-
-    def drain(self) -> None:
-        if self._batches is not None:
-            self._batches = None
-            self._on_drain(self)
 
 
 class _Notes(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -191,8 +136,8 @@ class Source:
         self._assigned_by: tuple[int, str] | None = None
 
     def _open(self, member_id: str) -> KafkaConsumer:
-        def records(fetch_offset: int, tp: TopicPartition, records: Any, **given: Any) -> _BatchRecords:
-            return _BatchRecords(self.settings.max_batch_bytes, fetch_offset, tp, records, **given)
+        def records(fetch_offset: int, tp: TopicPartition, records: Any, **given: Any) -> BatchRecords:
+            return BatchRecords(self.settings.max_batch_bytes, fetch_offset, tp, records, **given)
 
         try:
             consumer = open_consumer(self._cluster.settings, self.settings, records, member_id)
@@ -309,7 +254,7 @@ class Source:
 
     def _take(self, deadline: float, max_bytes: int) -> list[FetchedBatch | PoisonBatch]:
         left_ms = max(0.0, (deadline - self._cluster.clock()) * 1000)
-        budget = max(1, max_bytes // _BUDGET_UNIT)
+        budget = max(1, max_bytes // BUDGET_UNIT)
         try:
             taken = poll_once(self._consumer, left_ms, budget)
         except kafka_errors.OffsetOutOfRangeError as error:
