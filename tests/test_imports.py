@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "engine": _MATTER,
     "history": {"events", "state", "kernels", "errors"},
     "transport": {"config", "errors", "fault_points"},
-    "service": {"engine", "training", "history", "transport", "config", "fault_points", *_MATTER},
+    "service": {"engine", "training", "history", "evaluation", "transport", "config", "fault_points", *_MATTER},
     "cli": {"service", "engine", "training", "history", "config", *_MATTER} - {"kernels"},
     "__main__": {"cli"},
     "__init__": set[str](),

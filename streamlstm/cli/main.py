@@ -17,6 +17,7 @@ from streamlstm.cli.offline import forecast
 from streamlstm.cli.serve import run
 from streamlstm.cli.setup import check, init
 from streamlstm.cli.state import state
+from streamlstm.cli.training import train
 from streamlstm.errors import (
     AccessError,
     ConfigError,
@@ -47,7 +48,7 @@ def commands() -> None:
     """
 
 
-for command in (init, check, run, import_, show, forecast, size, audit, state):
+for command in (init, check, run, import_, train, show, forecast, size, audit, state):
     commands.add_command(command)
 
 

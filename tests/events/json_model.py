@@ -158,7 +158,8 @@ def _time(root: dict[str, Any], value: bytes, fields: FieldPaths) -> int | None:
 
 
 def _in_years(milliseconds: int) -> bool:
-    return FIRST <= EPOCH + timedelta(milliseconds=milliseconds) <= LAST if abs(milliseconds) < 10**14 else False
+    unit = timedelta(milliseconds=1)
+    return (FIRST - EPOCH) // unit <= milliseconds <= (LAST - EPOCH) // unit
 
 
 def number_time(digits: str, unit: str) -> int | None:
