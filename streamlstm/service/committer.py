@@ -26,7 +26,10 @@ class Settled:
 
 
 class Committer:
-    """Holds what is being committed until its outcome is known. One thread calls it."""
+    """Holds what is being committed until its outcome is known. One thread calls it.
+
+    `refused`: the membership by which the last commit came too late; None when it came in time.
+    """
 
     def __init__(self, writer: Writer, executor: Executor, counters: Counters, clock: Callable[[], float]) -> None:
         self._writer = writer
@@ -37,7 +40,8 @@ class Committer:
         self._given_up: set[TopicPartition] = set()
         self.started_at = float("-inf")
         self.member_id = ""
-        self.generation_id = -1
+        self.refused: Group | None = None
+        self._group: Group | None = None
 
     @property
     def idle(self) -> bool:
@@ -50,7 +54,7 @@ class Committer:
 
     def start(self, pending: Pending, group: Group) -> None:
         """Begin to commit `pending`; `settle` must have said that the transaction before is through."""
-        self.started_at, self.member_id, self.generation_id = self._clock(), group.member_id, group.generation_id
+        self.started_at, self.member_id, self._group = self._clock(), group.member_id, group
         self._given_up.clear()
         self._in_flight = pending, self._executor.submit(self._writer.commit, pending.produce, pending.offsets, group)
 
@@ -77,7 +81,9 @@ class Committer:
         reach("settled")
         try:
             committed = outcome.result()
+            self.refused = None
         except StaleGenerationError as error:
+            self.refused = self._group
             log.info("a rebalance came before the commit; it is repeated", extra={"cause": str(error)})
             pending.drop(self._given_up)
             return Settled(pending, is_committed=False)

@@ -27,7 +27,6 @@ ENDS_SECONDS = 1.0
 # How long taking in snapshots may keep the partitions waiting that are live already.
 RESTORE_SECONDS = 0.02
 REVOCATION_SECONDS = 5.0
-NO_GENERATION = -1
 
 
 class Loop:
@@ -54,7 +53,6 @@ class Loop:
         self.pending = Pending()
         self._behind = False
         self._interval = config.commit.interval_ms / 1000
-        self._refused_generation = NO_GENERATION
         self._look_at_ends_at = 0.0
         self._patience = 3 * config.commit.transaction_timeout_ms / 1000
         self._revocation = min(REVOCATION_SECONDS, config.kafka.session_timeout_ms / 3000)
@@ -118,7 +116,7 @@ class Loop:
 
     def _start_commit(self) -> bool:
         group = self.source.group()
-        if group is None or (not self.source.is_stable and group.generation_id == self._refused_generation):
+        if group is None or (group == self.committer.refused and not self.source.is_stable):
             return False  # in a rebalance, and the broker would refuse this generation
         self.pipeline.encode(self.pending)
         self.pipeline.add_snapshots(self.pending, time.monotonic(), int(time.time() * 1000))
@@ -139,7 +137,6 @@ class Loop:
         if settled.is_committed:
             self.pipeline.committed(settled.pending)
         else:
-            self._refused_generation = self.committer.generation_id
             self.pending.follow(settled.pending)
 
     def _commit_everything(self, seconds: float, meanwhile: Callable[[], None]) -> bool:
