@@ -14,6 +14,8 @@ def describe(model: Model) -> str:
     )
     interval = f"{model.interval_ms} ms" if model.interval_ms else "as observed"
     told = "the value itself" if model.predicts == "value" else "as the change from the last value"
+    if model.features is not None:
+        told += ", beside a linear forecast from its lags"
     lines = {
         "model": model.model_hash[:12],
         "network": f"LSTM, {layers}, hidden {hidden}, linear output; {weights:,} weights",
@@ -26,6 +28,13 @@ def describe(model: Model) -> str:
     }
     if scaling.kind is ScalingKind.RUNNING:
         lines["scaling"] = f"running, per stream, over about {scaling.window} events"
+    if model.features is not None:
+        features = model.features
+        lines["lags"] = f"{_short(tuple(str(lag) for lag in features.lags))}; {len(features.fed)} of them into the LSTM"
+        lines["season"] = f"{features.period} events" if features.period else "none"
+    if model.level or model.guard:
+        guarded = "guarded by naive" if model.guard else "unguarded"
+        lines["serving"] = f"intervals at {model.level:.6g}, {guarded}" if model.level else f"no intervals, {guarded}"
     return "\n".join(f"{name:<9} {text}" for name, text in lines.items())
 
 

@@ -21,6 +21,9 @@ class Fields:
     def place(self, name: str) -> str:
         return f"{self.where}: {name}"
 
+    def has(self, name: str) -> bool:
+        return name in self._members
+
     def take(self, name: str, expected: str) -> Any:
         if name not in self._members:
             raise ModelFileError(self.place(name), "missing field", expected=expected, found="nothing")
@@ -32,6 +35,18 @@ class Fields:
         if type(value) is not int or not low <= value <= high:
             raise ModelFileError(self.place(name), "wrong value", expected=expected, found=brief(value))
         return value
+
+    def boolean(self, name: str) -> bool:
+        value = self.take(name, "true or false")
+        if type(value) is not bool:
+            raise ModelFileError(self.place(name), "wrong value", expected="true or false", found=brief(value))
+        return value
+
+    def number(self, name: str) -> float:
+        value = self.take(name, "a number")
+        if type(value) not in (int, float) or not abs(value) < 1e308:
+            raise ModelFileError(self.place(name), "wrong value", expected="a number", found=brief(value))
+        return float(value)
 
     def text(self, name: str) -> str:
         value = self.take(name, "a string")

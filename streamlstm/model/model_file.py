@@ -1,6 +1,7 @@
 """The model file: one safetensors file with the weights, the golden vectors and a JSON description.
 
-Tensors: layers.<k>.weight_ih|weight_hh|bias, head.weight, head.bias (float32), golden.x (float32), golden.y (float64).
+Tensors: layers.<k>.weight_ih|weight_hh|bias, head.weight, head.bias (float32), golden.x (float32), golden.y (float64);
+skip.weight (float32) where the model has features.
 Metadata of the safetensors header: `streamlstm`, a JSON object of the fields of `Model`, the format version and the
 model hash.
 
@@ -14,13 +15,13 @@ import math
 import os
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.numpy
 
 from streamlstm.errors import ModelFileError
+from streamlstm.model.features import MAX_LAG, MAX_LAGS, MAX_SCALE_WINDOW, Features, increasing
 from streamlstm.model.fields import Fields
 from streamlstm.model.golden import Golden, check_golden, golden_of
 from streamlstm.model.limits import MAX_LAYERS
@@ -30,6 +31,7 @@ from streamlstm.model.strict_json import parse_object
 from streamlstm.model.tensors import Tensor, read_exact, require_shape
 
 METADATA_KEY = "streamlstm"
+SKIP = "skip.weight"
 FORMAT_VERSION = 1
 MAX_WINDOW = 65_536
 MAX_INPUTS = 65_536
@@ -67,6 +69,9 @@ class Model:
     inputs: one name per input. target: index of the input that is forecast. predicts: the value itself, or its change
     from the last value. horizons: one per output, in steps ahead. interval_ms: time between events, None = as observed.
     origin: where the weights came from, for people. model_hash: 64 hex digits.
+    features: what the network sees of the target instead of its value, and the base that it is a change from; then
+    `predicts` is "change", `window` 0, and only the other inputs are scaled. level: of the central prediction
+    intervals; 0: none. guard: whether model, naive and seasonal naive are weighed by their errors so far.
     """
 
     parameters: Parameters
@@ -80,6 +85,9 @@ class Model:
     origin: dict[str, str]
     golden: Golden
     model_hash: str = ""
+    features: Features | None = None
+    level: float = 0.0
+    guard: bool = False
 
     def __post_init__(self) -> None:
         if not self.model_hash:
@@ -99,10 +107,16 @@ def default_inputs(inputs: int) -> tuple[str, ...]:
 def hash_of(model: Model) -> str:
     """SHA-256 over the description and the weights, each with its name and shape; independent of the file's layout."""
     digest = hashlib.sha256(_canonical(_describe(model)))
-    for name, array in model.parameters.arrays().items():
+    for name, array in _arrays(model).items():
         digest.update(f"{name} {array.shape} ".encode())
         digest.update(array.astype("<f4", copy=False).tobytes())
     return digest.hexdigest()
+
+
+def _arrays(model: Model) -> dict[str, Float32]:
+    """Every array that decides what is forecast, by its name in the file."""
+    skip = {} if model.features is None else {SKIP: model.features.skip}
+    return model.parameters.arrays() | skip
 
 
 def save(model: Model, path: Path) -> None:
@@ -110,7 +124,7 @@ def save(model: Model, path: Path) -> None:
     disk.
     """
     check(model, str(path))
-    arrays: dict[str, Any] = dict(model.parameters.arrays())
+    arrays: dict[str, Any] = dict(_arrays(model))
     arrays["golden.x"] = model.golden.x
     arrays["golden.y"] = model.golden.y
     document = _describe(model) | {"origin": model.origin, "model_hash": model.model_hash}
@@ -147,6 +161,7 @@ def load(path: Path) -> Model:
     parameters = _read_parameters(fields.object("architecture"), tensors, where)
     window = fields.integer("window", 0, MAX_WINDOW)
     golden = _read_golden(parameters, window, tensors, where)
+    features = _read_features(fields, parameters.outputs, tensors, where)
     if tensors:
         raise ModelFileError(
             f"{where}: {min(tensors)[:200]}", "unknown tensor", expected="none left", found=str(len(tensors))
@@ -155,7 +170,7 @@ def load(path: Path) -> Model:
         parameters=parameters,
         window=window,
         inputs=fields.texts("inputs"),
-        target=fields.integer("target", 0, parameters.inputs - 1),
+        target=fields.integer("target", 0, MAX_INPUTS),
         predicts=_read_predicts(fields),
         horizons=fields.integers("horizons"),
         scaling=_read_scaling(fields.object("scaling")),
@@ -163,6 +178,9 @@ def load(path: Path) -> Model:
         origin=fields.text_by_name("origin"),
         golden=golden,
         model_hash=fields.text("model_hash"),
+        features=features,
+        level=fields.number("level") if fields.has("level") else 0.0,
+        guard=fields.has("guard") and fields.boolean("guard"),
     )
     fields.finish()
     check(model, where)
@@ -171,8 +189,8 @@ def load(path: Path) -> Model:
 
 def check(model: Model, where: str) -> None:
     """Raises ModelFileError where the fields of a model contradict one another, the weights or the hash."""
-    n_inputs, n_outputs = model.parameters.inputs, model.parameters.outputs
-    scaling = model.scaling
+    features, scaling, n_outputs = model.features, model.scaling, model.parameters.outputs
+    n_inputs = model.parameters.inputs if features is None else len(model.inputs)
     rules = (
         ("window", 0 <= model.window <= MAX_WINDOW, f"0 to {MAX_WINDOW}", model.window),
         ("inputs", len(model.inputs) == n_inputs, f"{n_inputs} names", len(model.inputs)),
@@ -180,13 +198,15 @@ def check(model: Model, where: str) -> None:
         ("target", 0 <= model.target < n_inputs, f"0 to {n_inputs - 1}", model.target),
         ("predicts", model.predicts in ("value", "change"), "value or change", model.predicts),
         ("horizons", len(model.horizons) == n_outputs, f"{n_outputs} horizons, one per output", len(model.horizons)),
-        ("horizons", _increasing(model.horizons), f"increasing steps from 1 to {MAX_HORIZON}", model.horizons),
+        ("horizons", increasing(model.horizons, 1, MAX_HORIZON), f"increasing, 1 to {MAX_HORIZON}", model.horizons),
         ("scaling.offset", len(scaling.offset) == n_inputs, f"{n_inputs} numbers", len(scaling.offset)),
         ("scaling.offset", all(math.isfinite(value) for value in scaling.offset), "finite numbers", scaling.offset),
         ("scaling.scale", len(scaling.scale) == n_inputs, f"{n_inputs} numbers", len(scaling.scale)),
         ("scaling.scale", all(1e-300 < value < 1e300 for value in scaling.scale), "positive numbers", scaling.scale),
         ("scaling.window", 2 <= scaling.window <= MAX_HORIZON, f"2 to {MAX_HORIZON}", scaling.window),
         ("interval_ms", 0 < (model.interval_ms or 1) <= MAX_INTERVAL_MS, f"1 to {MAX_INTERVAL_MS}", model.interval_ms),
+        ("level", 0.0 <= model.level < 1.0, "0 for no intervals, else below 1", model.level),
+        *(() if features is None else _rules_of_features(model, features)),
         ("model_hash", model.model_hash == hash_of(model), "the hash of the content", model.model_hash[:64]),
     )
     for field, holds, expected, found in rules:
@@ -194,10 +214,36 @@ def check(model: Model, where: str) -> None:
             raise ModelFileError(f"{where}: {field}", "wrong value", expected=expected, found=str(found)[:200])
 
 
+def _rules_of_features(model: Model, features: Features) -> tuple[tuple[str, bool, str, object], ...]:
+    lags, fed = features.lags, features.fed
+    seen = len(fed) + len(model.inputs) - 1
+    kinds = (ScalingKind.NONE, ScalingKind.STANDARD)
+    return (
+        ("inputs", seen == model.parameters.inputs, f"{model.parameters.inputs} that the network sees", seen),
+        ("features.lags", 1 <= len(lags) <= MAX_LAGS, f"1 to {MAX_LAGS} lags", len(lags)),
+        ("features.lags", increasing(lags, 1, MAX_LAG), f"increasing lags from 1 to {MAX_LAG}", lags),
+        ("features.fed", increasing(fed, 0, len(lags) - 1), f"increasing indices below {len(lags)}", fed),
+        ("features.scale_window", 2 <= features.scale_window <= MAX_SCALE_WINDOW, "2 or more", features.scale_window),
+        ("features.period", 0 <= features.period <= MAX_LAG, f"0 to {MAX_LAG}", features.period),
+        ("features", len(features.skip) == model.parameters.outputs, "a row of skip per output", len(features.skip)),
+        ("predicts", model.predicts == "change", "change, as the model has features", model.predicts),
+        ("window", model.window == 0, "0, as the model has features", model.window),
+        ("scaling", model.scaling.kind in kinds, "none or standard, as the model has features", model.scaling.kind),
+        (
+            "horizons",
+            max(model.horizons, default=0) <= MAX_LAG,
+            f"at most {MAX_LAG}, as the model has features",
+            model.horizons,
+        ),
+    )
+
+
 def _describe(model: Model) -> dict[str, Any]:
-    """The hashed part of the description."""
-    parameters, scaling = model.parameters, model.scaling
-    return {
+    """The hashed part of the description. What most models don't have is left out where it isn't used, so that their
+    hashes are those of the versions before it.
+    """
+    parameters, scaling, features = model.parameters, model.scaling, model.features
+    document: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "architecture": {
             "inputs": parameters.inputs,
@@ -217,15 +263,22 @@ def _describe(model: Model) -> dict[str, Any]:
         },
         "interval_ms": model.interval_ms or 0,
     }
+    if features is not None:
+        document["features"] = {
+            "lags": list(features.lags),
+            "fed": list(features.fed),
+            "scale_window": features.scale_window,
+            "period": features.period,
+        }
+    if model.level:
+        document["level"] = float(model.level)
+    if model.guard:
+        document["guard"] = True
+    return document
 
 
 def _canonical(document: dict[str, Any]) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
-
-
-def _increasing(horizons: tuple[int, ...]) -> bool:
-    bounded = all(1 <= horizon <= MAX_HORIZON for horizon in horizons)
-    return bounded and all(a < b for a, b in pairwise(horizons))
 
 
 def _read_parameters(architecture: Fields, tensors: dict[str, Tensor], where: str) -> Parameters:
@@ -273,6 +326,22 @@ def _read_golden(parameters: Parameters, window: int, tensors: dict[str, Tensor]
     golden = Golden(x, y, found.tolerance)
     check_golden(golden, lambda _: found.y, where)
     return golden
+
+
+def _read_features(fields: Fields, outputs: int, tensors: dict[str, Tensor], where: str) -> Features | None:
+    if not fields.has("features"):
+        return None
+    entry = fields.object("features")
+    lags = entry.integers("lags")
+    features = Features(
+        lags=lags,
+        fed=entry.integers("fed"),
+        scale_window=entry.integer("scale_window", 2, MAX_SCALE_WINDOW),
+        period=entry.integer("period", 0, MAX_LAG),
+        skip=_single(tensors, SKIP, (outputs, len(lags)), where),
+    )
+    entry.finish()
+    return features
 
 
 def _read_predicts(fields: Fields) -> Literal["value", "change"]:
