@@ -71,7 +71,7 @@ class Streams(Protocol):
 
     def set_watermark(self, index: int, value: int | None) -> None: ...
 
-    def forecast(self, batch: EventBatch) -> object: ...
+    def replay(self, batch: EventBatch) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +244,7 @@ class Checkpoint:
                     table.firsts, table.tags,
                 )  # fmt: skip
             self._slots.lift_cap(state.index, self._bounded and not state.tied)
-        self._forecaster.forecast(batch)
+        self._forecaster.replay(batch)
         for _, state in restored:
             self._slots.lift_cap(state.index, False)
 

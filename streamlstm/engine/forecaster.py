@@ -18,13 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlstm.engine.admission import Admission
-from streamlstm.engine.backend import CpuBackend
-from streamlstm.errors import ModelFileError
+from streamlstm.engine.columns import Columns
+from streamlstm.engine.prediction import Prediction, is_judged, row_layout
+from streamlstm.errors import InvariantError
 from streamlstm.events.batch import EventBatch, Reason, Run
 from streamlstm.events.forecast import ForecastBatch, Status
 from streamlstm.kernels import observe
-from streamlstm.kernels.layout import Layout
-from streamlstm.model.golden import check_golden
 from streamlstm.model.model_file import Model, ScalingKind
 from streamlstm.state.slots import SlotTable
 
@@ -71,13 +70,6 @@ class ForecasterSettings:
     missing: Literal["dead_letter", "hold", "forecast"] = "dead_letter"
 
 
-def row_layout(model: Model) -> Layout:
-    """The arena row that `model` needs: state or ring, then the header of kernels/layout.py."""
-    p = model.parameters
-    moments = 2 * p.inputs if model.scaling.kind is ScalingKind.RUNNING else 0
-    return Layout(inputs=p.inputs, hidden=p.hidden, outputs=p.outputs, window=model.window, moments=moments)
-
-
 def _rules(model: Model, settings: ForecasterSettings, warmup: int) -> NDArray[np.int64]:
     """The rules of kernels.observe."""
     rules = np.zeros(observe.RULES, np.int64)
@@ -93,37 +85,6 @@ def _rules(model: Model, settings: ForecasterSettings, warmup: int) -> NDArray[n
     return rules
 
 
-class _Columns:
-    """What the engine finds out about each row of a batch. Grown by doubling, its contents kept."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        self.capacity = 0
-        self.slot = np.empty(0, np.int64)
-        self.owner = np.empty(0, np.int64)
-        self.watermark = np.empty(0, np.int64)
-        self.n_seen = np.empty(0, np.int64)
-        self.gap = np.empty(0, np.int64)
-        self.status = np.empty(0, np.uint8)
-        self.filled = np.zeros((0, inputs), np.float64)
-        self.x = np.zeros((0, inputs), np.float32)
-        self.y = np.zeros((0, outputs), np.float32)
-        self.y_base = np.empty(0, np.float64)
-        self.y_scale = np.empty(0, np.float64)
-        self.yhat = np.zeros((0, outputs), np.float64)
-        self.hollow = np.empty(1, np.int64)
-
-    def reserve(self, rows: int) -> None:
-        if rows <= self.capacity:
-            return
-        capacity = max(rows, 2 * self.capacity, 1024)
-        for name, column in vars(self).items():
-            if isinstance(column, np.ndarray):
-                grown = np.zeros((capacity + (name == "hollow"), *column.shape[1:]), column.dtype)
-                grown[: self.capacity] = column[: self.capacity]
-                setattr(self, name, grown)
-        self.capacity = capacity
-
-
 class Forecaster:
     """Owns the streams of this process: the key table and the arena. Not thread-safe; one thread calls it."""
 
@@ -132,27 +93,19 @@ class Forecaster:
         self.model = model
         self.settings = settings
         self.layout = row_layout(model)
-        _check_kernels(model, executor, settings.threads)
-        self.backend = CpuBackend(model.parameters, self.layout, settings.max_streams, executor, settings.threads)
+        self.prediction = Prediction(model, self.layout, settings.max_streams, executor, settings.threads)
+        self.backend = self.prediction.backend
         self.slots = SlotTable(settings.max_streams, settings.max_key_bytes)
         self.admission = Admission(self.slots, self.backend, settings.max_streams_per_partition, settings.ttl_ms)
-        self.warmup = settings.warmup_events if settings.warmup_events >= 0 else (model.window or CARRY_WARMUP)
+        self.warmup = settings.warmup_events if settings.warmup_events >= 0 else _warmup(model)
         self.degraded_slots: Callable[[int, NDArray[np.int64]], NDArray[np.bool_]] | None = None
         """Of a partition's index and slots: which of them lost their state. None: no stream did."""
         self._rules = _rules(model, settings, self.warmup)
+        self._rules[observe.MOST_EVENTS] = self.prediction.most_events
         self._lets_missing = settings.missing != "dead_letter"
         self._makes_room = self._lets_missing or settings.on_full == "evict" or settings.ttl_ms is not None
-        self._running = model.scaling.kind is ScalingKind.RUNNING
-        step_limit = _input_limit(model, self.backend)
-        self._limit = observe.RUNNING_LIMIT if self._running else step_limit
-        self._offset = np.asarray(model.scaling.offset, np.float64)
-        self._scale = np.asarray(model.scaling.scale, np.float64)
-        if self._running:  # of the limit; what reaches the step is scaled by the stream's own moments
-            self._offset, self._scale = np.zeros_like(self._offset), np.ones_like(self._scale)
-        self._rows = self.backend.arena.view(np.int64)
-        self._moments = self.backend.arena.view(np.float64)
-        self._touched = np.zeros(settings.max_streams // 8 + 1, np.uint8)
-        self._columns = _Columns(model.parameters.inputs, model.parameters.outputs)
+        self._touched = np.zeros(settings.max_streams, np.uint8)
+        self._columns = Columns(self.layout)
 
     @property
     def n_streams(self) -> int:
@@ -165,6 +118,8 @@ class Forecaster:
         batch. Sets `batch.reason` on rows that are refused here. The returned columns are overwritten by the next
         batch, and may be replaced by the next call.
         """
+        if batch.inputs != len(self.model.inputs):
+            raise InvariantError(f"batch: expected {len(self.model.inputs)} inputs, found {batch.inputs}")
         c = self._columns
         c.reserve(batch.n)
         if self._lets_missing:
@@ -177,8 +132,16 @@ class Forecaster:
         for run in batch.runs:
             if run.stop > start:
                 self.admission.note(self.partition_index(run.topic, run.partition), run.stop - max(run.start, start))
-        exact_single = self.model.scaling.kind is ScalingKind.NONE and self.model.predicts == "value"
-        return ForecastBatch(yhat=c.yhat, single=exact_single, status=c.status, n_seen=c.n_seen, gap_ms=c.gap)
+        return ForecastBatch(
+            yhat=c.yhat, single=is_single(self.model), status=c.status, n_seen=c.n_seen, gap_ms=c.gap,
+            **({"lower": c.lower, "upper": c.upper, "anomaly_score": c.score} if self.model.level else {}),
+        )  # fmt: skip
+
+    def replay(self, batch: EventBatch) -> None:
+        """Advance the streams by events that were answered before: what became of those forecasts was counted then."""
+        totals = self.prediction.totals.copy()
+        self.forecast(batch)
+        self.prediction.totals[...] = totals
 
     def partition_index(self, topic: str, partition: int) -> int:
         """The number by which the slot table knows a partition."""
@@ -219,10 +182,11 @@ class Forecaster:
 
     def _screen(self, batch: EventBatch, index: int, start: int, stop: int) -> None:
         c, partition, rows = self._columns, self.admission.partitions[index], slice(start, stop)
+        own = self.prediction
         max_ahead = observe.NEVER if self.settings.max_ahead_ms is None else self.settings.max_ahead_ms
         partition.watermark = observe.screen(
             stop - start, batch.event_time[rows], batch.timestamp[rows], batch.stream_len[rows], batch.x[rows],
-            self._offset, self._scale, self._limit, self._lets_missing, self.settings.max_key_bytes, max_ahead,
+            own.offset, own.scale, own.limit, self._lets_missing, self.settings.max_key_bytes, max_ahead,
             partition.watermark, batch.reason[rows], c.watermark[rows],
         )  # fmt: skip
         c.owner[rows] = index
@@ -281,43 +245,24 @@ class Forecaster:
 
     def _advance(self, batch: EventBatch, start: int, stop: int) -> None:
         """Let the streams see rows [start, stop), which have their slots; later rows have none yet."""
-        c, hollow = self._columns, []
+        c, own, hollow = self._columns, self.prediction, []
         x = c.filled if self._lets_missing else batch.x
         while start < stop:
             rows = slice(start, stop)
             done = start + observe.observe(
-                stop - start, self._rules, batch.event_time[rows], c.watermark[rows], c.owner[rows], self._offset,
-                self._scale, self._limit, self._rows, self.layout.header_at, self.layout.yhat_at, self.layout.x_at,
+                stop - start, self._rules, batch.event_time[rows], c.watermark[rows], c.owner[rows], own.offset,
+                own.scale, own.limit, own.rows, self.layout.header_at, self.layout.yhat_at, self.layout.x_at,
                 self.admission.oldest, self._touched, c.hollow, c.slot[rows], x[rows], batch.reason[rows],
                 c.n_seen[rows], c.gap[rows], c.status[rows],
             )  # fmt: skip
             if c.hollow[0]:
                 hollow.append(c.hollow[1 : 1 + c.hollow[0]].copy())
-            self._step(x, start, done)
+            own.advance(c, x, start, done)
+            if self.degraded_slots is not None:
+                self._mark_degraded(self.degraded_slots, start, done)
             start = done
         if hollow:
             self.admission.forget_hollow(np.concatenate(hollow))
-
-    def _step(self, x: NDArray[np.float64], start: int, stop: int) -> None:
-        """Scale the inputs `x` of rows [start, stop), step their streams, scale back."""
-        c, n, rows, model = self._columns, stop - start, slice(start, stop), self.model
-        slot, change = c.slot[rows], model.predicts == "change"
-        if self._running:
-            observe.scale_running(
-                n, slot, c.n_seen[rows], x[rows], self._moments, self.layout.moments_at, model.scaling.window,
-                model.target, change, c.x[rows], c.y_base[rows], c.y_scale[rows],
-            )  # fmt: skip
-        else:
-            observe.scale_fixed(
-                n, slot, x[rows], self._offset, self._scale, model.target, change,
-                c.x[rows], c.y_base[rows], c.y_scale[rows],
-            )  # fmt: skip
-        self.backend.step(slot, c.x[rows], c.y[rows], n)
-        observe.unscale(
-            n, slot, c.y[rows], c.y_base[rows], c.y_scale[rows], self._rows, self.layout.yhat_at, c.yhat[rows]
-        )
-        if self.degraded_slots is not None:
-            self._mark_degraded(self.degraded_slots, start, stop)
 
     def _mark_degraded(
         self, degraded_slots: Callable[[int, NDArray[np.int64]], NDArray[np.bool_]], start: int, stop: int
@@ -329,36 +274,16 @@ class Forecaster:
             c.status[rows[degraded_slots(index, c.slot[rows])]] = Status.DEGRADED
 
 
-def _input_limit(model: Model, backend: CpuBackend) -> float:
-    """Largest scaled input that is let into the step; see kernels.layout.input_limit for the proof.
-
-    Running scaling bounds |x'| by itself: with weight a >= 1/window for the current event, x - mean = (1 - a) d and
-    var >= a (1 - a) d^2, so |x'| <= sqrt((1 - a) / a) < sqrt(window). The limit only has to be above that.
-    """
-    limit = float(backend.input_limit)
-    needed = model.scaling.window**0.5
-    if model.scaling.kind is ScalingKind.RUNNING and limit < needed:
-        raise ModelFileError(
-            "weights", "too large for running scaling", expected=f"safe inputs up to {needed:.3g}", found=f"{limit:.3g}"
-        )
-    return limit
+def is_single(model: Model) -> bool:
+    """Whether every forecast is a float32 exactly."""
+    return model.scaling.kind is ScalingKind.NONE and model.predicts == "value" and not is_judged(model)
 
 
-def _check_kernels(model: Model, executor: Executor | None, threads: int) -> None:
-    """Re-run the golden vectors through the very kernels that will serve."""
-
-    def run(x: NDArray[np.float32]) -> NDArray[np.float64]:
-        sequences, steps, _ = x.shape
-        backend = CpuBackend(model.parameters, row_layout(model), sequences, executor, threads)
-        slots = np.arange(sequences, dtype=np.int64)
-        y = np.zeros((sequences, steps, model.parameters.outputs), np.float32)
-        for t in range(steps):
-            now = np.zeros((sequences, model.parameters.outputs), np.float32)
-            backend.step(slots, np.ascontiguousarray(x[:, t]), now, sequences)
-            y[:, t] = now
-        return y.astype(np.float64)
-
-    check_golden(model.golden, run)
+def _warmup(model: Model) -> int:
+    """Events that a stream has to have seen before its forecasts are what they will be."""
+    if model.features is not None:
+        return max(model.features.lags) + 1
+    return model.window or CARRY_WARMUP
 
 
 def refused(batch: EventBatch) -> NDArray[np.int64]:

@@ -13,10 +13,13 @@ then, at `header_offset`, 8-byte words that belong to the caller (see kernels.ob
     n_seen      int64            events of the stream so far
     last_time   int64            its latest event time, epoch ms
     yhat        float64 [O]      its last forecast, in the unit of the target
-    x           float64 [I]      its last input as received; a missing value is there as it was filled in
+    x           float64 [F]      its last inputs as received; a missing value is there as it was filled in
     moments     float64          as many as the scaling needs
+    history     anchor, mean change float64 | float32 [R]: see kernels.features
+    judge       what the stream's own forecasts have taught: see kernels.judge
 
-Rows begin on 64-byte boundaries. A row of zeros is a new stream. The row's layout doesn't depend on the CPU.
+F is I, but for a model that reads lags of its target (Features): that has F inputs as received, I as the network takes
+them. Rows begin on 64-byte boundaries. A row of zeros is a new stream. The row's layout doesn't depend on the CPU.
 """
 
 from dataclasses import dataclass
@@ -29,6 +32,7 @@ FLOAT = 4
 STATE_ABI = 2
 """Changes when a row's layout or the arithmetic of a step does: rows of another number mean something else."""
 N_SEEN, LAST_TIME, YHAT = range(3)  # words from the header's start; x and the moments follow the O words of yhat
+HISTORY_WORDS = 2  # before the history's values
 TILE = 48  # streams that take each block of weights together, so that it stays in the first-level caches
 GATES = 4
 
@@ -58,8 +62,9 @@ def padded(hidden: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The arena row of a model: inputs I, hidden (one H per layer), outputs O, window T (0 = carry the state), and
-    the number of float64 `moments` that the header holds.
+    """The arena row of a model: inputs I, hidden (one H per layer), outputs O, window T (0 = carry the state), the
+    number of float64 `moments` that the header holds, the inputs F as `received` (0: as many as `inputs`), the R values
+    of `history` (0: none is kept), and the `judge`'s 8-byte words.
     """
 
     inputs: int
@@ -67,6 +72,9 @@ class Layout:
     outputs: int
     window: int = 0
     moments: int = 0
+    received: int = 0
+    history: int = 0
+    judge: int = 0
 
     @property
     def carried_bytes(self) -> int:
@@ -101,11 +109,20 @@ class Layout:
 
     @property
     def moments_at(self) -> int:
-        return self.x_at + self.inputs
+        return self.x_at + (self.received or self.inputs)
+
+    @property
+    def history_at(self) -> int:
+        return self.moments_at + self.moments
+
+    @property
+    def judge_at(self) -> int:
+        history = HISTORY_WORDS + round_up(FLOAT * self.history, WORD) // WORD
+        return self.history_at + (history if self.history else 0)
 
     @property
     def row_bytes(self) -> int:
-        return round_up(WORD * (self.moments_at + self.moments), LINE)
+        return round_up(WORD * (self.judge_at + self.judge), LINE)
 
     @property
     def flops(self) -> int:

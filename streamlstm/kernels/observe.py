@@ -41,8 +41,9 @@ PREFETCH_AHEAD = 48
     REFUSES_OUT_OF_ORDER,
     FILLS,  # what a missing input becomes: FILLS_NOT, FILLS_LAST or FILLS_FORECAST
     TARGET,  # which input is forecast
+    MOST_EVENTS,  # of one stream in one call; NEVER: any number
     RULES,
-) = range(10)
+) = range(11)
 FILLS_NOT, FILLS_LAST, FILLS_FORECAST = range(3)
 NEVER = np.iinfo(np.int64).max
 NO_TIME = np.iinfo(np.int64).min
@@ -142,10 +143,11 @@ def observe(
     """Let the streams see their events, in order; returns how many rows are done, at least one of n > 0.
 
     It ends early at an event that needs its stream's earlier events of this call stepped first: one that makes the
-    stream begin anew, or is filled with its forecast. Step the rows that are done, then call again from there.
+    stream begin anew, is filled with its forecast, or comes after MOST_EVENTS (at most 255) of its stream. Step the rows
+    that are done, then call again from there.
 
     rules int64 [RULES]; rows int64 [S, row_bytes / 8] is the arena, header_at and the other two words in a row; touched
-    uint8 [S / 8 + 1] is zero before and after. `watermarks` and `owner`, the partitions' indices, are read only with a
+    uint8 [S] is zero before and after. `watermarks` and `owner`, the partitions' indices, are read only with a
     time to live; `oldest` int64 [partitions] then falls to the event time of a stream that begins. Rows with slot -1
     are skipped. Written, row by row: slot (-1 with a reason: refused, the stream as it was), x (missing inputs filled
     in), n_seen, gap, status. gap is the step of time from this event to the next: `interval` where it is known, else
@@ -159,7 +161,8 @@ def observe(
     refuses_duplicate, refuses_out_of_order = rules[REFUSES_DUPLICATE] != 0, rules[REFUSES_OUT_OF_ORDER] != 0
     gap_resets, fills = rules[GAP_RESETS] != 0, rules[FILLS]
     target = rules[TARGET] if fills == FILLS_FORECAST else -1
-    tracks = ttl != NEVER or (gap_ms != NEVER and gap_resets) or fills == FILLS_FORECAST
+    most_events = rules[MOST_EVENTS]
+    tracks = ttl != NEVER or (gap_ms != NEVER and gap_resets) or fills == FILLS_FORECAST or most_events != NEVER
     first_line, last_line = header_at * 8 // LINE * LINE, ((x_at + inputs) * 8 - 1) // LINE * LINE
     hollow[0] = 0
     done = n
@@ -175,7 +178,10 @@ def observe(
         row = base + s * row_words * 8
         header = row + 8 * header_at
         seen, last, now = load_int64(header + 8 * N_SEEN), load_int64(header + 8 * LAST_TIME), event_time[i]
-        is_touched = tracks and touched[s >> 3] & (1 << (s & 7)) != 0
+        is_touched = tracks and touched[s] != 0
+        if is_touched and touched[s] >= most_events:
+            done = i
+            break
         found, verdict = np.uint8(0), OK
         begins = seen == 0
         if seen > 0:
@@ -239,11 +245,11 @@ def observe(
             verdict = WARMUP
         status[i] = verdict
         if tracks:
-            touched[s >> 3] |= np.uint8(1 << (s & 7))
+            touched[s] = np.uint8(min(np.int64(touched[s]) + 1, 255))
     if tracks:
         for i in range(done):
             if slot[i] >= 0:
-                touched[slot[i] >> 3] = 0
+                touched[slot[i]] = 0
     return done
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from streamlstm.config import Config
-from streamlstm.engine.forecaster import row_layout
+from streamlstm.engine.prediction import row_layout
 from streamlstm.errors import BadDataError, InputMissingError, OffsetGoneError, RetryError, UsageError
 from streamlstm.kernels.layout import STATE_ABI
 from streamlstm.model.model_file import Model, load

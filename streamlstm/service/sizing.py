@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from streamlstm.config import Config
 from streamlstm.engine.backend import memory_bytes
-from streamlstm.engine.forecaster import row_layout
+from streamlstm.engine.prediction import row_layout
 from streamlstm.kernels.layout import Layout
 from streamlstm.model.model_file import Model
 from streamlstm.service.wiring import thread_count
@@ -110,8 +110,10 @@ def batch_bytes(config: Config, model: Model, threads: int) -> int:
     fetched = config.fetch.max_bytes
     events = fetched // RECORD_BYTES
     inputs, outputs = model.parameters.inputs, model.parameters.outputs
-    event_batch = 11 * 8 + 8 * inputs + 1
-    forecaster = 5 * 8 + 4 * inputs + 12 * outputs + 1
-    scratch = memory_bytes(row_layout(model), 0, threads, events) - memory_bytes(row_layout(model), 0, threads, 0)
+    event_batch = 11 * 8 + 8 * len(model.inputs) + 1
+    layout = row_layout(model)
+    lines, intervals = (8 * outputs if layout.received else 0), (16 * outputs if layout.judge else 0)
+    forecaster = 6 * 8 + 4 * inputs + 12 * outputs + lines + intervals + 1
+    scratch = memory_bytes(layout, 0, threads, events) - memory_bytes(layout, 0, threads, 0)
     output = 3 * config.commit.max_bytes + events * FORECAST_BYTES
     return FETCH_COPIES * fetched + events * (event_batch + forecaster) + scratch + output

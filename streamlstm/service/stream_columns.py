@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlstm.engine.forecaster import row_layout
-from streamlstm.kernels.layout import FLOAT, LAST_TIME, N_SEEN, WORD, Layout, padded
-from streamlstm.model.model_file import Model, ScalingKind
+from streamlstm.engine.forecaster import is_single
+from streamlstm.engine.prediction import row_layout
+from streamlstm.kernels.judge_layout import ABOVE, BELOW, SCALE, TRACKED, TRACKED_AT, JudgeLayout
+from streamlstm.kernels.layout import FLOAT, HISTORY_WORDS, LAST_TIME, N_SEEN, WORD, Layout, padded
+from streamlstm.model.model_file import Model
 from streamlstm.state.snapshot import Chunk
 
 Columns = dict[str, NDArray[Any]]
@@ -22,22 +24,30 @@ def columns_of(model: Model, rows: NDArray[np.uint8]) -> Columns:
     n_seen, last_ts (epoch ms) int64 [n]; yhat [n, O] and x [n, I] the last forecast and input, float64, or float32 for
     the yhat of a model whose forecasts are float32; mean and variance float64 [n, I] where each stream is scaled by its
     own; h_k, c_k float32 [n, H of layer k] or, for a model with a window, count int64 [n] and window float32 [n, T, I]:
-    the inputs as the model takes them, the newest last, zeros for those that have not been.
+    the inputs as the model takes them, the newest last, zeros for those that have not been. Where the model reads or
+    judges by the stream's history, mean_change float64 [n] and history float64 [n, R], the target's values, the newest
+    last, NaN for those that have not been; where forecasts are judged, for each horizon: their mean absolute error
+    and, with intervals, how many of those each side is wide.
     """
     layout = row_layout(model)
+    received = layout.received or layout.inputs
     rows = np.ascontiguousarray(rows)
     integers, reals, singles = rows.view(np.int64), rows.view(np.float64), rows.view(np.float32)
     found: Columns = {
         "n_seen": integers[:, layout.header_at + N_SEEN],
         "last_ts": integers[:, layout.header_at + LAST_TIME],
         "yhat": reals[:, layout.yhat_at : layout.yhat_at + layout.outputs],
-        "x": reals[:, layout.x_at : layout.x_at + layout.inputs],
+        "x": reals[:, layout.x_at : layout.x_at + received],
     }
-    if model.scaling.kind is ScalingKind.NONE and model.predicts == "value":
+    if is_single(model):
         found["yhat"] = found["yhat"].astype(np.float32)
     if layout.moments:
         moments = reals[:, layout.moments_at : layout.moments_at + layout.moments]
         found["mean"], found["variance"] = moments[:, : layout.inputs], moments[:, layout.inputs :]
+    if layout.history:
+        found |= _history(layout, found["n_seen"], reals, singles)
+    if layout.judge:
+        found |= _judgements(model, layout, singles)
     if layout.window:
         return found | _window(layout, integers[:, 0], singles)
     at = 0
@@ -55,6 +65,24 @@ def _window(layout: Layout, count: NDArray[np.int64], singles: NDArray[np.float3
     ring = singles[:, first : first + steps * layout.inputs].reshape(len(singles), steps, layout.inputs)
     order = (np.arange(steps) + count[:, None]) % steps
     return {"count": count, "window": np.take_along_axis(ring, order[:, :, None], axis=1)}
+
+
+def _history(layout: Layout, n_seen: NDArray[np.int64], reals: NDArray[Any], singles: NDArray[Any]) -> Columns:
+    """The ring in the order of time: event number n, from 1, lies at n mod R."""
+    length, first = layout.history, (WORD * (layout.history_at + HISTORY_WORDS)) // FLOAT
+    anchor, mean_change = reals[:, layout.history_at], reals[:, layout.history_at + 1]
+    back = np.arange(length)[::-1]  # events before the newest
+    ring = np.take_along_axis(singles[:, first : first + length], (n_seen[:, None] - back) % length, axis=1)
+    values = np.where(back < n_seen[:, None], anchor[:, None] + ring, np.nan)
+    return {"mean_change": mean_change, "history": values}
+
+
+def _judgements(model: Model, layout: Layout, singles: NDArray[Any]) -> Columns:
+    horizons = len(model.horizons)
+    first = (WORD * layout.judge_at + JudgeLayout(model.horizons).pending_bytes) // FLOAT + TRACKED_AT
+    tracked = singles[:, first : first + TRACKED * horizons].reshape(len(singles), horizons, TRACKED)
+    found = {"mean_error": tracked[:, :, SCALE]}
+    return found | ({"below": tracked[:, :, BELOW], "above": tracked[:, :, ABOVE]} if model.level else {})
 
 
 def keys_of(chunk: Chunk) -> list[str]:

@@ -3,6 +3,7 @@
 import numpy as np
 from reference import Oracle, random_parameters
 
+from streamlstm.model.features import Features
 from streamlstm.model.golden import make_golden
 from streamlstm.model.model_file import Model, Scaling, ScalingKind, default_inputs, no_scaling
 
@@ -22,6 +23,45 @@ def make_model(scaling: Scaling, predicts: str = "value", window: int = 0, outpu
         horizons=tuple(range(1, outputs + 1)), scaling=scaling, interval_ms=None, origin={},
         golden=make_golden(parameters, window),
     )  # fmt: skip
+
+
+LAGS, FED = (1, 2, 5, 6, 11), (0, 2, 4)
+
+
+def make_featured(*, period: int = 6, level: float = 0.0, guard: bool = False, window: int = 40) -> Model:
+    """Lags of input 1, and input 0 as it is; horizons 1, 2 and 7."""
+    rng = np.random.default_rng(6)
+    parameters = random_parameters(rng, len(FED) + INPUTS - 1, (12,), 3)
+    skip = rng.uniform(-0.3, 0.3, (3, len(LAGS))).astype(np.float32)
+    return Model(
+        parameters=parameters, window=0, inputs=default_inputs(INPUTS), target=1, predicts="change",
+        horizons=(1, 2, 7), scaling=SCALINGS["standard"], interval_ms=None, origin={},
+        golden=make_golden(parameters, 0), features=Features(LAGS, FED, window, period, skip), level=level, guard=guard,
+    )  # fmt: skip
+
+
+class ExpectedFeatured:
+    """What kernels/features.py says, from whole histories."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.oracle = model, Oracle(model.parameters)
+        self.past: dict[int, list[float]] = {}
+
+    def event(self, stream: int, x: np.ndarray) -> np.ndarray:
+        own = self.model.features
+        assert own is not None
+        past = self.past.setdefault(stream, [])
+        past.append(float(x[1]))
+        now, kept = past[-1], [past[0] + float(np.float32(value - past[0])) for value in past]
+        mean = 0.0
+        for k in range(1, len(past)):
+            mean += (abs(past[k] - kept[k - 1]) - mean) / min(k, own.scale_window)
+        d = np.array([kept[-1 - lag] - now if lag < len(past) else 0.0 for lag in own.lags])
+        unit = mean if mean > 1e-12 * abs(now) else 0.0
+        u = np.clip(d[list(own.fed)] / unit, -8, 8) if unit else np.zeros(len(own.fed))
+        other = (x[0] - self.model.scaling.offset[0]) / self.model.scaling.scale[0]
+        y = self.oracle.event(stream, np.array([*u, other], np.float32))
+        return now + own.skip.astype(np.float64) @ d + unit * y
 
 
 class Expected:

@@ -111,10 +111,10 @@ class Member:
         return self.checkpoint.finish(partition, topic.committed, first, end, self.now)
 
     def replay(self, parts: Sequence[tuple[int, Sequence[Event]]]) -> None:
-        self.checkpoint.replay(make_batch(parts, self.forecaster.model.parameters.inputs))
+        self.checkpoint.replay(make_batch(parts, len(self.forecaster.model.inputs)))
 
     def answer(self, parts: Sequence[tuple[int, Sequence[Event]]]) -> None:
-        batch = make_batch(parts, self.forecaster.model.parameters.inputs)
+        batch = make_batch(parts, len(self.forecaster.model.inputs))
         found = self.forecaster.forecast(batch)
         row = 0
         for partition, events in parts:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from streamlstm.engine.forecaster import Forecaster, ForecasterSettings
 from streamlstm.events.batch import Reason
-from tests.engine.expected import SCALINGS, make_model
+from tests.engine.expected import SCALINGS, make_featured, make_model
 from tests.engine.snapshot_topic import (
     KEY_BYTES,
     PARTITIONS,
@@ -36,15 +36,21 @@ CASES: dict[str, dict] = {
     "capped": {"scaling": "standard", "max_streams_per_partition": 9},
     "near the bound": {"scaling": "standard", "max_streams_per_partition": 12},
     "evicting": {"scaling": "running", "max_streams_per_partition": 9, "on_full": "evict"},
+    "lags": {"featured": {}, "gap_ms": 3000, "after_gap": "reset"},
+    "judged": {"featured": {"guard": True, "level": 0.9}, "gap_ms": 3000, "missing": "forecast"},
+    "judged and expiring": {"featured": {"level": 0.8}, "ttl_ms": 4000},
     "capped and expiring": {"scaling": "none", "max_streams_per_partition": 9, "ttl_ms": 2500},
 }  # fmt: skip
-FORGETS = {"expiring", "capped and expiring"}  # expired streams may be there or not
+FORGETS = {"expiring", "judged and expiring", "capped and expiring"}  # expired streams may be there or not
 
 
 @cache
 def forecasters(case: str) -> tuple[Forecaster, Forecaster]:
     given = dict(CASES[case])
-    model = make_model(SCALINGS[given.pop("scaling")], window=given.pop("window", 0))
+    if "featured" in given:
+        model = make_featured(**given.pop("featured"))
+    else:
+        model = make_model(SCALINGS[given.pop("scaling")], window=given.pop("window", 0))
     options = ForecasterSettings(max_streams=MAX_STREAMS, max_key_bytes=KEY_BYTES, **given)
     return Forecaster(model, options), Forecaster(model, options)
 

@@ -37,13 +37,13 @@ class Seen:
         n = len(streams)
         self.arena = np.zeros((4, WORDS), np.int64)
         self.rules = np.zeros(observe.RULES, np.int64)
-        self.rules[[observe.GAP_MS, observe.TTL_MS]] = observe.NEVER
+        self.rules[[observe.GAP_MS, observe.TTL_MS, observe.MOST_EVENTS]] = observe.NEVER
         for name, value in rules.items():
             self.rules[getattr(observe, name.upper())] = value
         self.slot, self.times = np.array(streams, np.int64), np.array(times, np.int64)
         self.x = np.zeros((n, 1)) if x is None else np.array(x)[:, None]
         self.watermarks, self.owner = np.maximum.accumulate(self.times), np.zeros(n, np.int64)
-        self.oldest, self.touched = np.array([observe.NEVER]), np.zeros(1, np.uint8)
+        self.oldest, self.touched = np.array([observe.NEVER]), np.zeros(4, np.uint8)
         self.hollow, self.reason, self.status = np.zeros(n + 1, np.int64), np.zeros(n, np.uint8), np.zeros(n, np.uint8)
         self.n_seen, self.gap = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self.done = 0

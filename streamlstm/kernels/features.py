@@ -1,0 +1,255 @@
+"""What a network reads of a stream's own past, and the straight path from there to the forecast.
+
+Everything is relative to the newest value x_t, and the network's part to how much the stream moves from one event to
+the next, so a forecast follows a stream wherever it goes. For the lags of a model (model/features.py)
+
+    r_t = float32(x_t - anchor)                  what the history holds; the anchor is the stream's first value
+    s_t = mean of |x_t - x_{t-1}|, the newest with weight 1 / min(events - 1, window)
+    d_j = (anchor + r_{t - lag_j}) - x_t         0 where the stream is younger than the lag
+    u_j = d_j / s_t within [-CLIP, CLIP]         0 where the stream hasn't moved
+
+    forecast of horizon k = x_t + sum_j skip[k, j] d_j + s_t y_k         y = head of the LSTM over the u_j that are fed
+
+The sum is a skip connection around the network ("highway": Lai et al. 2018, LSTNet): the linear autoregression, in
+which s_t cancels. Training reads the same functions.
+
+History in a row (kernels.layout), at word `history_at`: anchor float64, s float64, then the values r as a ring, float32
+[R]: event number n, from 1, lies at n mod R. R is the longest lag asked for + 1 + MOST_EVENTS: a call may hold so many
+events of one stream, and what the oldest of them asks for is there until the last has been answered.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlstm.kernels.compile import compiled, embedded
+from streamlstm.kernels.layout import LINE
+from streamlstm.kernels.memory import load_float32, prefetch, store_float32
+from streamlstm.kernels.words import load_real, signed, store_real
+
+CLIP = 8.0
+DEFAULT_WINDOW = 1000
+MOST_EVENTS = 32
+LIMIT = 1e30
+"""Largest |x| that a history takes: differences and their weighted sums stay finite as float32."""
+
+ANCHOR, MEAN_CHANGE = 0, 8  # bytes from the history's start
+VALUES = 16
+_STILL, _TINIEST = 1e-12, 1e-300
+_ROWS_AHEAD = 8
+
+Int64s = NDArray[np.int64]
+Float64s = NDArray[np.float64]
+Float32s = NDArray[np.float32]
+
+
+def history_length(longest_lag: int) -> int:
+    """R, values kept per stream."""
+    return longest_lag + 1 + MOST_EVENTS
+
+
+@embedded
+def relative(x: float, anchor: float) -> float:
+    """r: what the history holds of a value."""
+    return np.float32(x - anchor)
+
+
+@embedded
+def mean_change(mean: float, changes: int, window: int, change: float) -> float:
+    """s after the change number `changes`, counted from 1."""
+    return mean + (change - mean) / min(changes, window)
+
+
+@embedded
+def unit_of(mean: float, x: float) -> float:
+    """s where it can be divided by, else 0: the stream has not moved."""
+    return mean if mean > _STILL * abs(x) and mean > _TINIEST else 0.0
+
+
+@embedded
+def network_input(d: float, unit: float) -> float:
+    """u; 0 where `unit` is."""
+    return np.float32(min(max(d / unit, -CLIP), CLIP)) if unit > 0.0 else np.float32(0.0)
+
+
+@compiled(
+    "void(int64, int64[::1], int64[::1], float64[:, ::1], int64, int64[:, ::1], int64, int64, int64, int64[::1],"
+    " int64[::1], float64[:, ::1], float64[::1], float64[::1], float32[:, ::1], float64[:, ::1], float64[::1])"
+)
+def relate(
+    n: int,
+    slot: Int64s,
+    n_seen: Int64s,
+    x: Float64s,
+    target: int,
+    rows: Int64s,
+    history_at: int,
+    history: int,
+    window: int,
+    lags: Int64s,
+    fed: Int64s,
+    skip: Float64s,
+    offset: Float64s,
+    scale: Float64s,
+    x_network: Float32s,
+    y_base: Float64s,
+    y_scale: Float64s,
+) -> None:
+    """Take the events into their streams' histories, in order, and relate each to its own. Slot -1 is skipped.
+
+    n_seen int64 [N], this event included; x float64 [N, F], |x| <= LIMIT; rows int64 [S, row_bytes / 8] is the arena,
+    `history` R; lags int64 [J], each below R - MOST_EVENTS, ascending; fed int64 [U], ascending places in lags; skip
+    float64 [J, O]; offset, scale float64 [F] of the inputs besides the target. Writes x_network float32 [N, U + F - 1],
+    y_base float64 [N, O] and y_scale float64 [N]: the forecast is y_base + y_scale * y.
+    """
+    base = signed(rows.ctypes.data)
+    row_bytes = rows.shape[1] * 8
+    outputs, inputs = skip.shape[1], x.shape[1]
+    history_bytes = VALUES + 4 * history
+    for i in range(n):
+        if i + _ROWS_AHEAD < n and slot[i + _ROWS_AHEAD] >= 0:
+            ahead = base + slot[i + _ROWS_AHEAD] * row_bytes + 8 * history_at
+            for line in range(0, history_bytes, LINE):
+                prefetch(ahead + line)
+        if slot[i] < 0:
+            continue
+        at = base + slot[i] * row_bytes + 8 * history_at
+        now = x[i, target]
+        anchor, mean = _remember(at, history, n_seen[i], window, now)
+        unit = unit_of(mean, now)
+        y_scale[i] = unit
+        for k in range(outputs):
+            y_base[i, k] = now
+        newest = n_seen[i] % history
+        entered = 0
+        for j in range(lags.shape[0]):
+            d = 0.0
+            if lags[j] < n_seen[i]:
+                place = newest - lags[j]
+                if place < 0:
+                    place += history
+                d = (anchor + np.float64(load_float32(at + VALUES + 4 * place))) - now
+                for k in range(outputs):
+                    y_base[i, k] += skip[j, k] * d
+            if entered < fed.shape[0] and fed[entered] == j:
+                x_network[i, entered] = network_input(d, unit)
+                entered += 1
+        for k in range(inputs):
+            if k != target:
+                x_network[i, entered] = (x[i, k] - offset[k]) / scale[k]
+                entered += 1
+
+
+@compiled(
+    "void(int64, int64[::1], int64[::1], float64[:, ::1], int64, int64[:, ::1], int64, int64, int64)"
+)
+def remember(
+    n: int,
+    slot: Int64s,
+    n_seen: Int64s,
+    x: Float64s,
+    target: int,
+    rows: Int64s,
+    history_at: int,
+    history: int,
+    window: int,
+) -> None:
+    """Take the events into their streams' histories: `relate` for a model that reads no lags."""
+    base = signed(rows.ctypes.data)
+    row_bytes = rows.shape[1] * 8
+    for i in range(n):
+        if slot[i] >= 0:
+            at = base + slot[i] * row_bytes + 8 * history_at
+            _remember(at, history, n_seen[i], window, x[i, target])
+
+
+@embedded
+def _remember(at: int, history: int, n_seen: int, window: int, now: float) -> tuple[float, float]:
+    """Enter `now` as event number n_seen into the history at this address; returns the anchor and s."""
+    if n_seen == 1:
+        store_real(at + ANCHOR, now)
+        store_real(at + MEAN_CHANGE, 0.0)
+        store_float32(at + VALUES + 4 * (1 % history), np.float32(0.0))
+        return now, 0.0
+    anchor, mean = load_real(at + ANCHOR), load_real(at + MEAN_CHANGE)
+    before = anchor + np.float64(load_float32(at + VALUES + 4 * ((n_seen - 1) % history)))
+    mean = mean_change(mean, n_seen - 1, window, abs(now - before))
+    store_real(at + MEAN_CHANGE, mean)
+    store_float32(at + VALUES + 4 * (n_seen % history), relative(now, anchor))
+    return anchor, mean
+
+
+@compiled("void(int64, int64[::1], float32[:, ::1], float64[:, ::1], float64[::1], float64[:, ::1])")
+def add_network(n: int, slot: Int64s, y: Float32s, y_base: Float64s, y_scale: Float64s, yhat: Float64s) -> None:
+    """yhat = y_base + y_scale * y, float64 [N, O]: `relate`'s lines taken at the network's outputs y float32 [N, O]."""
+    for i in range(n):
+        if slot[i] >= 0:
+            for k in range(y.shape[1]):
+                yhat[i, k] = y_base[i, k] + y_scale[i] * np.float64(y[i, k])
+
+
+@compiled("void(int64, int64[::1], float64[:, ::1], int64[:, ::1], int64)")
+def keep(n: int, slot: Int64s, yhat: Float64s, rows: Int64s, yhat_at: int) -> None:
+    """Let each stream's row remember its forecast."""
+    base = signed(rows.ctypes.data) + 8 * yhat_at
+    for i in range(n):
+        if slot[i] >= 0:
+            for k in range(yhat.shape[1]):
+                store_real(base + slot[i] * rows.shape[1] * 8 + 8 * k, yhat[i, k])
+
+
+@compiled("void(float64[::1], int64[::1], int64, float32[::1], float64[::1])")
+def survey_changes(x: Float64s, start: Int64s, window: int, r: Float32s, unit: Float64s) -> None:
+    """r float32 [N] and the unit float64 [N] (s, or 0) after each row of a history: rows [start[s], start[s + 1]) of
+    x [N] are those of stream s.
+    """
+    for stream in range(start.shape[0] - 1):
+        anchor, mean = x[start[stream]], 0.0
+        for row in range(start[stream], start[stream + 1]):
+            r[row] = relative(x[row], anchor)
+            if row > start[stream]:
+                before = anchor + np.float64(r[row - 1])
+                mean = mean_change(mean, row - start[stream], window, abs(x[row] - before))
+            unit[row] = unit_of(mean, x[row])
+
+
+@compiled("void(float64[::1], int64[::1], int64[::1], float32[::1], float64[::1], int64[::1], float64[:, ::1])")
+def lag_differences(
+    x: Float64s, rows: Int64s, first: Int64s, r: Float32s, anchor: Float64s, lags: Int64s, d: Float64s
+) -> None:
+    """d float64 [M, J] of chosen rows int64 [M] of a history: `first` and `anchor` [M] are the row where each one's
+    stream begins, and its value there; r as `survey_changes` wrote it.
+    """
+    for m in range(rows.shape[0]):
+        row = rows[m]
+        for j in range(lags.shape[0]):
+            d[m, j] = 0.0
+            if row - lags[j] >= first[m]:
+                d[m, j] = (anchor[m] + np.float64(r[row - lags[j]])) - x[row]
+
+
+@compiled(
+    "void(float64[::1], int64[::1], int64, int64[::1], float32[::1], float64[::1], float64[::1], int64[::1],"
+    " float32[:, :, ::1])"
+)
+def cut_crops(
+    x: Float64s,
+    rows: Int64s,
+    steps: int,
+    first: Int64s,
+    r: Float32s,
+    unit: Float64s,
+    anchor: Float64s,
+    lags: Int64s,
+    crops: Float32s,
+) -> None:
+    """The network's inputs u float32 [B, steps, U] over the rows [rows[b], rows[b] + steps) of a history, for the lags
+    that are fed; the rest as in `lag_differences`.
+    """
+    for b in range(rows.shape[0]):
+        for step in range(steps):
+            row = rows[b] + step
+            for j in range(lags.shape[0]):
+                d = 0.0
+                if row - lags[j] >= first[b]:
+                    d = (anchor[b] + np.float64(r[row - lags[j]])) - x[row]
+                crops[b, step, j] = network_input(d, unit[row])
