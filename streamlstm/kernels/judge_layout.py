@@ -6,7 +6,8 @@ Letters: O horizons, N events, R values of a stream's ring. In a row, behind wha
     anchor      float64: the stream's first value
     pending     float32 [sum of horizons][4]: model, yhat, width below, width above; that of event n and horizon k lies
                 at h_1 + .. + h_(k-1) + n mod h_k, so that the forecast for an event gives its place to the one from it
-    judgements  8-byte words: SINCE int64, then float64 [O][TRACKED], then the words of the anomaly score
+    judgements  since int32, then float32 [O][TRACKED]
+    anomaly     float64 words of the anomaly score
 
 The event number n is n_seen, the first is 1. A row of zeros is a new stream.
 """
@@ -16,11 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-FLOAT, WORD = 4, 8
+FLOAT = 4
 
-SINCE = 0
-"""Events since the stream began or since its last gap, the newest included; the first of a row's judgement words."""
-# Words of each horizon, float64.
+TRACKED_AT = 1  # behind SINCE, int32: events since the stream began or since its last gap, the newest included
+# Words of each horizon, float32.
 (
     MODEL_ERROR,  # discounted sums of absolute errors, each cut off at ERROR_LIMIT times the scale
     NAIVE_ERROR,
@@ -46,18 +46,18 @@ PENDING_MODEL, PENDING_YHAT, PENDING_BELOW, PENDING_ABOVE, PENDING = range(5)  #
 ) = range(8)
 HORIZON, SEASONAL_LAG, PENDING_FIRST, HORIZON_WORDS = range(4)
 
-# The rates: float64 [O][RATES].
+# The rates: float64 [O][RATES]. An actual is INSIDE the interval or has left it; in each case log q of the two sides
+# (0 below, 1 above) takes the step LOG_STEP + 2 * case + side, and so q the factor FACTOR + 2 * case + side.
 (
     GAIN,  # weight of a new residual in the scale; 1 - GAIN discounts the errors of the guard
     RECIPROCAL,  # 1 / h
-    ROOT,  # sqrt(h)
-    OWN_HIT,  # what a residual adds to log q of a side that it didn't leave, and of one that it left
-    OWN_MISS,
-    BOTH_HIT,  # the same for both sides together: no miss, or one
-    BOTH_MISS,
-    HASTE,  # steps are longer at first, 1 + HASTE / residuals times
-    RATES,
-) = range(9)
+    HASTE,  # the first FEW steps are longer, 1 + HASTE / residuals times
+    LOG_STEP,
+) = range(4)
+FACTOR = LOG_STEP + 6
+RATES = FACTOR + 6
+INSIDE, LEFT_BELOW, LEFT_ABOVE = range(3)
+FEW = 100
 
 # The totals of a process: float64 [O][TOTALS], of forecasts whose target has come.
 (
@@ -66,8 +66,8 @@ HORIZON, SEASONAL_LAG, PENDING_FIRST, HORIZON_WORDS = range(4)
     SQUARED,
     NAIVE_ABSOLUTE,
     SEASONAL_ABSOLUTE,
-    MISSED_BELOW,  # of intervals that were known
-    COVERED,
+    COVERED,  # of intervals that were known; COVERED + case
+    MISSED_BELOW,
     MISSED_ABOVE,
     WIDTHS,
     TOTALS,
@@ -76,14 +76,10 @@ HORIZON, SEASONAL_LAG, PENDING_FIRST, HORIZON_WORDS = range(4)
 
 @dataclass(frozen=True, slots=True)
 class JudgeLayout:
-    """What a row needs for `horizons` (steps ahead, increasing) of a stream with a season of `period` events (0: none).
-
-    `anomaly_words` are set aside behind the judgements.
-    """
+    """What a row needs: `horizons` in steps ahead, increasing; `period` of the season in events, 0 for none."""
 
     horizons: tuple[int, ...]
     period: int = 0
-    anomaly_words: int = 0
 
     @property
     def seasonal_lags(self) -> tuple[int, ...]:
@@ -101,12 +97,7 @@ class JudgeLayout:
 
     @property
     def judged_bytes(self) -> int:
-        return WORD * (1 + TRACKED * len(self.horizons) + self.anomaly_words)
-
-    @property
-    def anomaly_at(self) -> int:
-        """The anomaly score's words, in bytes from the judgements' start."""
-        return WORD * (1 + TRACKED * len(self.horizons))
+        return FLOAT * (TRACKED_AT + TRACKED * len(self.horizons))
 
     def plan(self, ring_at: int, anchor_at: int, pending_at: int, judged_at: int, ring: int, target: int = 0) -> "Plan":
         """int64 [PLAN_WORDS + O * HORIZON_WORDS]; the places are bytes from a row's start, `ring` is R."""
@@ -119,6 +110,12 @@ class JudgeLayout:
 
 
 Plan = NDArray[np.int64]
+
+
+def growth(x: float) -> float:
+    """exp(x), nearly: its Pade approximant [2/2], for which growth(-x) = 1 / growth(x)."""
+    even, odd = 1.0 + x * x / 12.0, 0.5 * x
+    return (even + odd) / (even - odd)
 
 
 def rates(horizons: tuple[int, ...], level: float) -> NDArray[np.float64]:
@@ -134,8 +131,11 @@ def rates(horizons: tuple[int, ...], level: float) -> NDArray[np.float64]:
         own = both / 8.0
         row[GAIN] = 0.04 / (1.0 + (h - 1) / 24.0)
         row[RECIPROCAL] = 1.0 / h
-        row[ROOT] = np.sqrt(h)
-        row[OWN_HIT], row[OWN_MISS] = own * (0.0 - missing / 2.0), own * (1.0 - missing / 2.0)
-        row[BOTH_HIT], row[BOTH_MISS] = both * (0.0 - missing), both * (1.0 - missing)
         row[HASTE] = 10.0 / h
+        for case in (INSIDE, LEFT_BELOW, LEFT_ABOVE):
+            for side in range(2):
+                missed = case == (LEFT_BELOW, LEFT_ABOVE)[side]
+                step = own * (missed - missing / 2.0) + both * ((case != INSIDE) - missing)
+                row[LOG_STEP + 2 * case + side] = step
+                row[FACTOR + 2 * case + side] = growth(step)
     return table
