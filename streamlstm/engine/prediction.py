@@ -81,9 +81,12 @@ class Prediction:
             self._fed = np.asarray(model.features.fed, np.int64)
             self._skip = np.ascontiguousarray(model.features.skip.T, np.float64)
         if layout.judge:
+            history_at = WORD * layout.history_at
             self._plan = _judge_layout(model).plan(
-                layout.yhat_at, layout.history_at, layout.judge_at, layout.history, model.target, model.guard
-            )
+                ring_at=history_at + features.VALUES, anchor_at=history_at + features.ANCHOR,
+                pending_at=WORD * layout.judge_at, yhat_at=WORD * layout.yhat_at, ring=layout.history,
+                target=model.target, guards=model.guard,
+            )  # fmt: skip
             self._rates = rates(model.horizons, model.level or DEFAULT_LEVEL)
         self.totals = np.zeros((len(model.horizons) if layout.judge else 0, TOTALS))
 

@@ -139,9 +139,7 @@ def relate(
                 entered += 1
 
 
-@compiled(
-    "void(int64, int64[::1], int64[::1], float64[:, ::1], int64, int64[:, ::1], int64, int64, int64)"
-)
+@compiled("void(int64, int64[::1], int64[::1], float64[:, ::1], int64, int64[:, ::1], int64, int64, int64)")
 def remember(
     n: int,
     slot: Int64s,

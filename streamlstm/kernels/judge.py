@@ -254,6 +254,7 @@ def judge(
     base = signed(rows.ctypes.data)
     row_bytes = rows.shape[1] * 8
     horizons, ring, target = plan[at.HORIZONS], plan[at.RING], plan[at.TARGET]
+    guards, yhat_at = plan[at.GUARDS] != 0, plan[at.YHAT_AT]
     table, sums = signed(rates.ctypes.data), signed(totals.ctypes.data)
     per_ring = 1.0 / np.float64(ring)
     for i in range(n):
@@ -290,7 +291,9 @@ def judge(
             model = within(yhat[i, k] - anchor)
             if model != model:  # noqa: PLR0124 - NaN
                 model = newest
-            mixed = np.float32(within(combine(words, model, newest, seasonal, has_season)))
+            mixed = np.float32(model)
+            if guards:
+                mixed = np.float32(within(combine(words, model, newest, seasonal, has_season)))
             seen = load(words, at.RESIDUALS)
             if seen > 0.0:
                 known, shorter, known_scale = seen, h, load(words, at.SCALE)
@@ -308,6 +311,7 @@ def judge(
             store(pending, at.PENDING_BELOW, np.float64(below))
             store(pending, at.PENDING_ABOVE, np.float64(above))
             yhat[i, k] = anchor + np.float64(mixed)
+            store_real(row + yhat_at + 8 * k, yhat[i, k])
             lower[i, k] = yhat[i, k] - np.float64(below)
             upper[i, k] = yhat[i, k] + np.float64(above)
         score[i] = no_score(judged, residual, y)

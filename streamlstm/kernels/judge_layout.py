@@ -35,15 +35,17 @@ PENDING_MODEL, PENDING_YHAT, PENDING_BELOW, PENDING_ABOVE, PENDING = range(5)  #
 
 # The plan: int64 words. Fixed ones first, then HORIZON_WORDS for each horizon.
 (
-    RING_AT,  # bytes from a row's start, as are the next three
+    RING_AT,  # bytes from a row's start, as are the next four
     ANCHOR_AT,
     PENDING_AT,
     JUDGED_AT,
+    YHAT_AT,  # where the row keeps its last forecasts, float64 [O]
     RING,  # R
     HORIZONS,  # O
     TARGET,  # which input is forecast
+    GUARDS,  # whether the candidates are mixed; else what is emitted is the model's
     PLAN_WORDS,
-) = range(8)
+) = range(10)
 HORIZON, SEASONAL_LAG, PENDING_FIRST, HORIZON_WORDS = range(4)
 
 # The rates: float64 [O][RATES]. An actual is INSIDE the interval or has left it; in each case log q of the two sides
@@ -99,10 +101,30 @@ class JudgeLayout:
     def judged_bytes(self) -> int:
         return FLOAT * (TRACKED_AT + TRACKED * len(self.horizons))
 
-    def plan(self, ring_at: int, anchor_at: int, pending_at: int, judged_at: int, ring: int, target: int = 0) -> "Plan":
-        """int64 [PLAN_WORDS + O * HORIZON_WORDS]; the places are bytes from a row's start, `ring` is R."""
+    @property
+    def bytes(self) -> int:
+        """Of pending and judgements together."""
+        return self.pending_bytes + self.judged_bytes
+
+    def plan(
+        self,
+        *,
+        ring_at: int,
+        anchor_at: int,
+        pending_at: int,
+        yhat_at: int,
+        ring: int,
+        target: int = 0,
+        guards: bool = True,
+    ) -> "Plan":
+        """int64 [PLAN_WORDS + O * HORIZON_WORDS]; the places are bytes from a row's start, `ring` is R. The judgements
+        lie behind what is pending.
+        """
         plan = np.zeros(PLAN_WORDS + HORIZON_WORDS * len(self.horizons), np.int64)
-        plan[:PLAN_WORDS] = ring_at, anchor_at, pending_at, judged_at, ring, len(self.horizons), target
+        plan[:PLAN_WORDS] = (
+            ring_at, anchor_at, pending_at, pending_at + self.pending_bytes, yhat_at, ring, len(self.horizons), target,
+            guards,
+        )  # fmt: skip
         first = np.cumsum((0, *self.horizons))[:-1]
         columns = np.stack([self.horizons, self.seasonal_lags, first], axis=1)
         plan[PLAN_WORDS:] = columns.ravel()

@@ -118,14 +118,20 @@ class Equations:
 class Judged:
     """An arena of streams, and everything that `judge` said."""
 
-    def __init__(self, horizons: tuple[int, ...], period: int = 0, streams: int = 1, level: float = 0.9) -> None:
+    def __init__(
+        self, horizons: tuple[int, ...], period: int = 0, streams: int = 1, level: float = 0.9,
+        guards: bool = True,
+    ) -> None:  # fmt: skip
         self.layout = at.JudgeLayout(horizons, period)
         self.calls = 64  # most events of a stream in one call
         self.ring = self.layout.longest_lag + self.calls
-        judged_at, pending_at = 16, 16 + self.layout.judged_bytes
-        ring_at = pending_at + self.layout.pending_bytes
+        pending_at = 16 + 8 * len(horizons)
+        judged_at = pending_at + self.layout.pending_bytes
+        ring_at = pending_at + self.layout.bytes
         row_bytes = -(-(ring_at + 4 * self.ring) // 64) * 64
-        self.plan = self.layout.plan(ring_at, 8, pending_at, judged_at, self.ring)
+        self.plan = self.layout.plan(
+            ring_at=ring_at, anchor_at=8, pending_at=pending_at, yhat_at=16, ring=self.ring, guards=guards
+        )
         self.rows = np.zeros((streams, row_bytes // 8), np.int64)
         self.rings = self.rows.view(np.float32)[:, ring_at // 4 : ring_at // 4 + self.ring]
         self.tracked = self.rows.view(np.float32)[:, judged_at // 4 + at.TRACKED_AT :]
@@ -148,6 +154,7 @@ class Judged:
                      upper, score)  # fmt: skip
         for i, s in enumerate(slots):
             if s >= 0:
+                assert (self.rows.view(np.float64)[s, 2 : 2 + outputs] == yhat[i]).all() or s in slots[i + 1 :]
                 self.said[s].append([*zip(yhat[i].tolist(), lower[i].tolist(), upper[i].tolist(), strict=True)])
 
     def stream(self, y: Reals, models: Reals, status: NDArray[np.uint8] | None = None, batch: int = 37) -> Reals:
@@ -336,8 +343,8 @@ def test_the_layout_counts_every_word() -> None:
     assert layout.pending_bytes == 16 * 52
     assert layout.judged_bytes == 4 * (1 + 4 * 7)
     assert at.JudgeLayout((1, 5)).longest_lag == 5
-    plan = layout.plan(8, 16, 24, 32, 99, target=1)
-    assert plan[: at.PLAN_WORDS].tolist() == [8, 16, 24, 32, 99, 4, 1]
+    plan = layout.plan(ring_at=8, anchor_at=16, pending_at=24, yhat_at=1, ring=99, target=1)
+    assert plan[: at.PLAN_WORDS].tolist() == [8, 16, 24, 24 + layout.pending_bytes, 1, 99, 4, 1, 1]
     assert plan[at.PLAN_WORDS :].reshape(4, -1).tolist() == [[1, 24, 0], [2, 24, 1], [24, 24, 3], [25, 48, 27]]
 
 
@@ -348,3 +355,9 @@ def test_steps_cancel_when_misses_come_as_promised() -> None:
             shares = np.array([level, (1 - level) / 2, (1 - level) / 2])
             np.testing.assert_allclose(shares @ steps, 0.0, atol=1e-15)
             np.testing.assert_allclose(row[at.FACTOR : at.RATES].reshape(3, 2), np.exp(steps), rtol=1e-5)
+
+
+def test_without_a_guard_the_model_is_emitted() -> None:
+    y, models, status = series("walk")
+    found = Judged((1, 3, 24), 7, guards=False).stream(y, models, status)
+    np.testing.assert_array_equal(found[:, :, 0], y[0] + (models - y[0]).astype(np.float32).astype(float))
