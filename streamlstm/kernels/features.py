@@ -19,6 +19,7 @@ events of one stream, and what the oldest of them asks for is there until the la
 """
 
 import numpy as np
+from numba import float32
 from numpy.typing import NDArray
 
 from streamlstm.kernels.compile import compiled, embedded
@@ -50,7 +51,7 @@ def history_length(longest_lag: int) -> int:
 @embedded
 def relative(x: float, anchor: float) -> float:
     """r: what the history holds of a value."""
-    return np.float32(x - anchor)
+    return float32(x - anchor)
 
 
 @embedded
@@ -68,7 +69,7 @@ def unit_of(mean: float, x: float) -> float:
 @embedded
 def network_input(d: float, unit: float) -> float:
     """u; 0 where `unit` is."""
-    return np.float32(min(max(d / unit, -CLIP), CLIP)) if unit > 0.0 else np.float32(0.0)
+    return float32(min(max(d / unit, -CLIP), CLIP) if unit > 0.0 else 0.0)
 
 
 @compiled(

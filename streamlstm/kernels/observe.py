@@ -245,7 +245,7 @@ def observe(
             verdict = WARMUP
         status[i] = verdict
         if tracks:
-            touched[s] = np.uint8(min(np.int64(touched[s]) + 1, 255))
+            touched[s] = np.uint8(min(signed(touched[s]) + 1, 255))
     if tracks:
         for i in range(done):
             if slot[i] >= 0:
