@@ -1,5 +1,5 @@
-"""From inputs to forecasts: into the network's unit, one step of each stream's state, back to the unit of the target, and
-the judgement of what the stream's earlier forecasts were worth.
+"""From inputs to forecasts: into the network's unit, one step of each stream's state, back to the unit of the target,
+and the judgement of what the stream's earlier forecasts were worth.
 """
 
 from concurrent.futures import Executor

@@ -18,8 +18,10 @@ History in a row (kernels.layout), at word `history_at`: anchor float64, s float
 events of one stream, and what the oldest of them asks for is there until the last has been answered.
 """
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import numpy as np
-from numba import float32
 from numpy.typing import NDArray
 
 from streamlstm.kernels.compile import compiled, embedded
@@ -38,6 +40,7 @@ VALUES = 16
 _STILL, _TINIEST = 1e-12, 1e-300
 _ROWS_AHEAD = 8
 
+single = cast(Callable[[Any], float], np.float32)
 Int64s = NDArray[np.int64]
 Float64s = NDArray[np.float64]
 Float32s = NDArray[np.float32]
@@ -51,7 +54,7 @@ def history_length(longest_lag: int) -> int:
 @embedded
 def relative(x: float, anchor: float) -> float:
     """r: what the history holds of a value."""
-    return float32(x - anchor)
+    return single(x - anchor)
 
 
 @embedded
@@ -69,7 +72,7 @@ def unit_of(mean: float, x: float) -> float:
 @embedded
 def network_input(d: float, unit: float) -> float:
     """u; 0 where `unit` is."""
-    return float32(min(max(d / unit, -CLIP), CLIP) if unit > 0.0 else 0.0)
+    return single(min(max(d / unit, -CLIP), CLIP) if unit > 0.0 else 0.0)
 
 
 @compiled(

@@ -143,8 +143,8 @@ def observe(
     """Let the streams see their events, in order; returns how many rows are done, at least one of n > 0.
 
     It ends early at an event that needs its stream's earlier events of this call stepped first: one that makes the
-    stream begin anew, is filled with its forecast, or comes after MOST_EVENTS (at most 255) of its stream. Step the rows
-    that are done, then call again from there.
+    stream begin anew, is filled with its forecast, or comes after MOST_EVENTS (at most 255) of its stream. Step the
+    rows that are done, then call again from there.
 
     rules int64 [RULES]; rows int64 [S, row_bytes / 8] is the arena, header_at and the other two words in a row; touched
     uint8 [S] is zero before and after. `watermarks` and `owner`, the partitions' indices, are read only with a
