@@ -55,6 +55,10 @@ class Admission:
             self.oldest = np.append(self.oldest, np.int64(NO_TIME))
         return index
 
+    def partition_of(self, index: int) -> int:
+        """The partition whose number `index` is."""
+        return next(partition for (_, partition), number in tuple(self._indices.items()) if number == index)
+
     def release(self, topic: str, partition: int) -> int:
         """Forget a partition's streams and watermark; returns how many streams there were."""
         index = self._indices.get((topic, partition))

@@ -147,6 +147,10 @@ class Forecaster:
         """The number by which the slot table knows a partition."""
         return self.admission.index(topic, partition)
 
+    def partition_of(self, index: int) -> int:
+        """The partition that the slot table knows by this number."""
+        return self.admission.partition_of(index)
+
     def watermark(self, index: int) -> int | None:
         """The largest event time of the partition's well-formed events so far, epoch ms: read, in range, not too far
         ahead, whatever became of them.

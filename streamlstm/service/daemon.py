@@ -18,6 +18,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from streamlstm.service.metrics import Observed, metrics_page
 from streamlstm.service.ownership import Ownership
 from streamlstm.service.pipeline import Pipeline
 from streamlstm.service.restore import Restorer
+from streamlstm.service.scoring import scoring_of, worst_page, worst_streams
 from streamlstm.service.shutdown import Shutdown
 from streamlstm.service.warmup import warm_up
 from streamlstm.service.wiring import (
@@ -206,6 +208,7 @@ def _serve_pages(config: Config, observed: Observed, stack: ExitStack) -> None:
             "/metrics": metrics_page(observed),
             "/livez": lambda: verdict_page(liveness(observed.progress, time.monotonic(), stalled)),
             "/readyz": lambda: verdict_page(readiness(observed.progress, time.monotonic(), stalled)),
+            "/debug/streams/worst": lambda: worst_page(observed.worst),
         },
     )
     server.start()
@@ -220,7 +223,8 @@ def _build_pipeline(config: Config, counters: Counters, observed: Observed, stac
     warm_up(config, model, stepping)
     log.info("kernels", extra={"cache": cache_status()})
     forecaster = Forecaster(model, forecaster_settings(config, threads), stepping)
-    observed.model = _model_info(model)
+    observed.model, observed.scoring = _model_info(model), scoring_of(forecaster)
+    observed.worst = partial(worst_streams, forecaster)
     counters.streams_capacity = config.state.max_streams
     counters.state_bytes = forecaster.backend.arena.nbytes
     return Pipeline(config, forecaster, checkpoint_of(config, forecaster), counters)
@@ -230,7 +234,7 @@ def _model_info(model: Model) -> ModelInfo:
     return ModelInfo(
         model_hash=model.model_hash,
         window=model.window,
-        inputs=model.parameters.inputs,
+        inputs=len(model.inputs),
         hidden=",".join(map(str, model.parameters.hidden)),
         horizons=",".join(map(str, model.horizons)),
     )

@@ -1,4 +1,4 @@
-"""The HTTP port: /metrics, /livez and /readyz, and nothing else.
+"""The HTTP port: /metrics, /livez, /readyz and /debug/streams/worst, and nothing else.
 
 Small on purpose: a request is read whole within one deadline, answered, and the connection closed, by a bounded number
 of threads. So a slow or broken client holds a thread for `DEADLINE_SECONDS` at most and never the daemon.

@@ -6,7 +6,7 @@ Names: streamlstm_<noun>_<base unit>, counters end in _total. No stream is ever 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass, fields
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -18,18 +18,23 @@ from streamlstm.events.forecast import Status
 from streamlstm.service.counters import BuildInfo, Counters, Histogram, ModelInfo
 from streamlstm.service.health import Phase, Progress
 from streamlstm.service.http_server import Page
+from streamlstm.service.scoring import Candidate, Landing, Scoring
 
 Labels = tuple[str, ...]
 
 
 @dataclass(slots=True)
 class Observed:
-    """What a scrape reads. `model` is None until one is loaded."""
+    """What a scrape reads. `model` is None until one is loaded, `scoring` where forecasts aren't judged.
+    `worst`: see service/scoring.py.
+    """
 
     counters: Counters
     progress: Progress
     build: BuildInfo
     model: ModelInfo | None = None
+    scoring: Scoring | None = None
+    worst: Callable[[], list[dict[str, Any]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,20 @@ def _one(read: Callable[[Counters], float | Histogram]) -> Callable[[Observed], 
 
 def _info(info: BuildInfo | ModelInfo | None) -> list[tuple[Labels, float]]:
     return [(tuple(str(part) for part in astuple(info)), 1)] if info else []
+
+
+def _scored(
+    read: Callable[[Scoring], Iterable[tuple[Labels, Iterable[tuple[int, float]]]]],
+) -> Callable[[Observed], Iterable[tuple[Labels, float | Histogram]]]:
+    """Numbers of each horizon, the horizon being the last label."""
+
+    def rows(seen: Observed) -> Iterator[tuple[Labels, float | Histogram]]:
+        if seen.scoring is not None:
+            for labels, values in read(seen.scoring):
+                for horizon, value in values:
+                    yield (*labels, str(horizon)), value
+
+    return rows
 
 
 def _names(info: type[BuildInfo] | type[ModelInfo]) -> Labels:
@@ -112,6 +131,23 @@ METRICS: tuple[Row, ...] = (
         _one(lambda c: c.startup_seconds)),
     Row("streamlstm_phase", "gauge", ("phase",), "1 for the phase that the daemon is in.",
         lambda seen: [((phase.value,), float(phase is seen.progress.phase)) for phase in Phase]),
+    Row("streamlstm_scored_forecasts_total", "counter", ("horizon",), "Forecasts whose actual value has come.",
+        _scored(lambda scoring: [((), scoring.count())])),
+    Row("streamlstm_absolute_error_total", "counter", ("forecaster", "horizon"),
+        "Absolute errors, in the unit of the target, of what was emitted and of repeating the last value or season.",
+        _scored(lambda scoring: [((each.value,), scoring.absolute(each)) for each in Candidate])),
+    Row("streamlstm_squared_error_total", "counter", ("horizon",), "Squared errors of what was emitted.",
+        _scored(lambda scoring: [((), scoring.squared())])),
+    Row("streamlstm_interval_outcomes_total", "counter", ("outcome", "horizon"),
+        "Actual values by where they fell: inside their interval, below or above.",
+        _scored(lambda scoring: [((each.value,), scoring.landed(each)) for each in Landing])),
+    Row("streamlstm_interval_width_total", "counter", ("horizon",), "Widths of the intervals of these forecasts.",
+        _scored(lambda scoring: [((), scoring.widths())])),
+    Row("streamlstm_skill_ratio", "gauge", ("horizon",),
+        "Absolute errors since the start over those of repeating the last value; below 1 is better than that.",
+        _scored(lambda scoring: [((), scoring.skill())])),
+    Row("streamlstm_coverage_ratio", "gauge", ("horizon",), "Share of actual values inside their intervals.",
+        _scored(lambda scoring: [((), scoring.coverage())])),
     Row("streamlstm_build_info", "gauge", _names(BuildInfo), "What runs; always 1.",
         lambda seen: _info(seen.build)),
     Row("streamlstm_model_info", "gauge", _names(ModelInfo), "Which model runs; always 1.",

@@ -2,15 +2,18 @@
 
 import re
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from streamlstm.events.batch import Reason
 from streamlstm.events.forecast import Status
+from streamlstm.kernels import judge_layout
 from streamlstm.service.counters import BuildInfo, Counters, Histogram, ModelInfo, Outcome, Stage
 from streamlstm.service.health import Phase, Progress
 from streamlstm.service.metrics import METRICS, Observed, metrics_page
+from streamlstm.service.scoring import Scoring
 
 BUILD = BuildInfo(version="1.2.3", python="3.11", numba="0.68", kafka_python="3.0.12", cpu='a "quoted" cpu')
 MODEL = ModelInfo(model_hash="abc", window=0, inputs=1, hidden="50,50", horizons="1,2")
@@ -32,7 +35,13 @@ def observed() -> Observed:
     counters.restored_streams, counters.replayed_events, counters.restore_seconds = 12, 13, 1.5
     progress = Progress(phase_since=0.0, phase=Phase.RUNNING, partitions=8, restoring=3)
     progress.stopped = {("events", 1): "why", ("events", 2): "why"}
-    return Observed(counters, progress, BUILD, MODEL)
+    return Observed(counters, progress, BUILD, MODEL, scoring())
+
+
+def scoring(has_intervals: bool = True) -> Scoring:
+    totals = np.zeros((2, judge_layout.TOTALS))
+    totals[1] = np.arange(1, judge_layout.TOTALS + 1)  # in the order of the constants
+    return Scoring((1, 24), totals, has_intervals)
 
 
 def scraped(seen: Observed) -> dict[str, list[Sample]]:
@@ -122,6 +131,18 @@ def test_names_and_units() -> None:
         ("streamlstm_startup_seconds", {}, 2.5),
         ("streamlstm_phase", {"phase": "running"}, 1),
         ("streamlstm_phase", {"phase": "joining"}, 0),
+        ("streamlstm_scored_forecasts_total", {"horizon": "24"}, 1),
+        ("streamlstm_scored_forecasts_total", {"horizon": "1"}, 0),
+        ("streamlstm_absolute_error_total", {"forecaster": "forecast", "horizon": "24"}, 2),
+        ("streamlstm_squared_error_total", {"horizon": "24"}, 3),
+        ("streamlstm_absolute_error_total", {"forecaster": "naive", "horizon": "24"}, 4),
+        ("streamlstm_absolute_error_total", {"forecaster": "seasonal", "horizon": "24"}, 5),
+        ("streamlstm_interval_outcomes_total", {"outcome": "inside", "horizon": "24"}, 6),
+        ("streamlstm_interval_outcomes_total", {"outcome": "below", "horizon": "24"}, 7),
+        ("streamlstm_interval_outcomes_total", {"outcome": "above", "horizon": "24"}, 8),
+        ("streamlstm_interval_width_total", {"horizon": "24"}, 9),
+        ("streamlstm_skill_ratio", {"horizon": "24"}, 0.5),
+        ("streamlstm_coverage_ratio", {"horizon": "24"}, 6 / 21),
         ("streamlstm_build_info", {"version": "1.2.3", "cpu": 'a "quoted" cpu'}, 1),
         ("streamlstm_model_info", {"model_hash": "abc", "hidden": "50,50", "window": "0"}, 1),
     ],
@@ -142,6 +163,16 @@ def test_before_a_model_is_loaded() -> None:
     samples = scraped(seen)
     assert samples["streamlstm_model_info"] == []
     assert value(samples, "streamlstm_phase", phase="starting") == 1
+
+
+def test_without_intervals_or_scores_nothing_is_said_of_them() -> None:
+    seen = observed()
+    seen.scoring = scoring(has_intervals=False)
+    samples = scraped(seen)
+    assert samples["streamlstm_coverage_ratio"] == samples["streamlstm_interval_outcomes"] == []
+    assert len(samples["streamlstm_skill_ratio"]) == 1  # nothing is known of the first horizon
+    seen.scoring = None
+    assert scraped(seen)["streamlstm_scored_forecasts"] == []
 
 
 def test_a_scrape_reads_the_numbers_of_now() -> None:
