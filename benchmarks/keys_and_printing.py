@@ -8,6 +8,7 @@ Medians of CPU time.
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -73,6 +74,16 @@ def forecasts_of(batch: EventBatch, single: bool) -> ForecastBatch:
     )
 
 
+def with_intervals(forecasts: ForecastBatch) -> ForecastBatch:
+    widths = np.random.default_rng(4).random((2, *forecasts.yhat.shape), np.float32)
+    return replace(
+        forecasts,
+        lower=forecasts.yhat - widths[0],
+        upper=forecasts.yhat + widths[1],
+        anomaly_score=widths.sum(axis=(0, 2), dtype=np.float64),
+    )
+
+
 def slots() -> Iterator[tuple[str, float]]:
     ids = stream_ids(STREAMS)
     everyone = events_of(ids)
@@ -101,6 +112,11 @@ def printing() -> Iterator[tuple[str, float]]:
         size = len(encoder.values(batch, forecasts, np.arange(1))[0])
         name = f"forecast of {size} bytes, framed, {'float32' if single else 'float64'}"
         yield name, cpu_ns(lambda forecasts=forecasts: encoder.encode(batch, forecasts, SOURCE, rows), EVENTS)  # type: ignore[misc]
+    judged = with_intervals(forecasts_of(batch, False))
+    encoder = ForecastEncoder("0123456789ab", (1,), level=0.9)
+    size = len(encoder.values(batch, judged, np.arange(1))[0])
+    name = f"forecast of {size} bytes with its interval and score, framed, float64"
+    yield name, cpu_ns(lambda: encoder.encode(batch, judged, SOURCE, rows), EVENTS)
 
 
 def dead_letters() -> Iterator[tuple[str, float]]:

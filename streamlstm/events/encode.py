@@ -69,11 +69,17 @@ class ForecastEncoder:
         horizons: Sequence[int],
         max_batch_bytes: int = DEFAULT_MAX_BATCH_BYTES,
         compression: str = "none",
+        level: float = 0.0,
     ) -> None:
-        """`max_batch_bytes` counts a batch before compression, header included. Raises ConfigError."""
+        """`max_batch_bytes` counts a batch before compression, header included. `level` is the coverage of the
+        forecasts' intervals, 0 when they have none. Raises ConfigError.
+        """
         if not HEADER_BYTES < max_batch_bytes < 1 << 31:
             raise ConfigError([f"max_batch_bytes: expected {HEADER_BYTES + 1} to 2147483647; found {max_batch_bytes}"])
+        if not 0.0 <= level < 1.0:
+            raise ConfigError([f"level: expected 0 or more, and less than 1; found {level}"])
         self._model_id = model_id
+        self._level = level
         self._horizons = np.asarray(horizons, np.int64)
         self._max_batch_bytes = max_batch_bytes
         self._sealer = BatchSealer(compression)
@@ -142,6 +148,12 @@ class ForecastEncoder:
             batch.headers_at, batch.headers_len, batch.stream_at, batch.stream_len, batch.x, forecasts.yhat,
             forecasts.status, forecasts.n_seen, forecasts.gap_ms, batch.reason, self._columns,
         )  # fmt: skip
+        lower, upper, anomaly_score = forecasts.lower, forecasts.upper, forecasts.anomaly_score
+        if (lower is None) != (self._level == 0.0):
+            found = "none" if lower is None else "some"
+            raise InvariantError(f"forecasts: expected intervals of level {self._level} (0: none); found {found}")
+        if lower is not None and upper is not None and anomaly_score is not None:
+            forecast_text.describe_intervals(lower, upper, anomaly_score, self._columns)
         return self._columns_address
 
     def _text(self, source: Source, inputs: int, single: bool) -> int:
@@ -149,20 +161,25 @@ class ForecastEncoder:
         known = (*source, inputs, single)
         text = self._texts.get(known)
         if text is None:
-            literals = _literals(self._model_id, self._horizons.tolist(), source, inputs > 1)
+            literals = _literals(self._model_id, self._horizons.tolist(), self._level, source, inputs > 1)
             text = self._texts[known] = ForecastText(literals, self._horizons, single)
         return text.address
 
 
-def _literals(model_id: str, horizons: list[int], source: Source, several_inputs: bool) -> list[bytes]:
+def _literals(model_id: str, horizons: list[int], level: float, source: Source, several_inputs: bool) -> list[bytes]:
     """What stands between the values, in the order of the constants of kernels/forecast_text.py."""
+    coverage = b',"level":' + orjson.dumps(level) if level > 0.0 else b""
     where = orjson.dumps({"topic": source[0], "partition": source[1]}).removesuffix(b"}")
     return [
         b'{"stream":"',
         b'","ts":',
         b',"y":[' if several_inputs else b',"y":',
         b'],"yhat":[' if several_inputs else b',"yhat":[',
-        b'],"horizon":' + orjson.dumps(horizons) + b',"target_ts":',
+        b'],"lower":[',
+        b'],"upper":[',
+        b"]" + coverage + b',"horizon":' + orjson.dumps(horizons) + b',"target_ts":',
+        b',"anomaly_score":',
+        b',"is_anomaly":',
         b',"model":' + orjson.dumps(model_id) + b',"src":' + where + b',"offset":',
         b"}}",
         *(b',"status":' + orjson.dumps(status.label) + b',"n_seen":' for status in Status),

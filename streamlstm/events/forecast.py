@@ -27,6 +27,10 @@ class Status(IntEnum):
         return self.name.lower()
 
 
+_OF_INTERVALS = ["lower", "upper", "anomaly_score"]
+_BY_HORIZON = {"yhat", "lower", "upper"}
+
+
 @dataclass(frozen=True, slots=True)
 class ForecastBatch:
     """N forecasts of O outputs, row by row with the EventBatch that they answer.
@@ -44,13 +48,22 @@ class ForecastBatch:
     """[N], events of the stream so far, this one included."""
     gap_ms: NDArray[np.int64]
     """[N], time step that the horizons are counted in; negative when unknown."""
+    lower: NDArray[np.float64] | None = None
+    """[N, O], finite, as `upper`: the interval around each yhat. None, as those after it, when there are none."""
+    upper: NDArray[np.float64] | None = None
+    anomaly_score: NDArray[np.float64] | None = None
+    """[N], of the event itself, at least 0, anomalous above 1; NaN while it isn't known."""
 
     def __post_init__(self) -> None:
         """Raises InvariantError: printers read the columns by address, so their layout must be as said."""
         columns = {"yhat": np.float64, "status": np.uint8, "n_seen": np.int64, "gap_ms": np.int64}
+        given = [name for name in _OF_INTERVALS if getattr(self, name) is not None]
+        if given and given != _OF_INTERVALS:
+            raise InvariantError(f"{', '.join(_OF_INTERVALS)}: expected all of them or none; found {', '.join(given)}")
+        columns |= dict.fromkeys(given, np.float64)
         for name, dtype in columns.items():
             column = getattr(self, name)
-            expected = (len(self.yhat), *self.yhat.shape[1:]) if name == "yhat" else (len(self.yhat),)
+            expected = self.yhat.shape if name in _BY_HORIZON else (len(self.yhat),)
             if column.dtype != dtype or column.shape != expected or not column.flags.c_contiguous:
                 raise InvariantError(
                     f"{name}: expected a contiguous {np.dtype(dtype)} column of shape {expected}; "

@@ -5,8 +5,13 @@ One forecast is the alternation of literals, rendered once for a run of rows, an
     {"stream":"..","ts":..,"y":..,"yhat":[..],"horizon":[..],"target_ts":[..],"status":"..","n_seen":..,"model":"..",
      "src":{"topic":"..","partition":..,"offset":..}}
 
-without spaces or line breaks. `y` is a list when the model has several inputs, null where one is missing; `target_ts`
-is null while the stream's time step is unknown. The capacity that a text needs is known beforehand (`text_bound`):
+without spaces or line breaks; with intervals
+
+    .. "yhat":[..],"lower":[..],"upper":[..],"level":..,"horizon":[..],"target_ts":[..],
+     "anomaly_score":..,"is_anomaly":..,"status":".." ..
+
+`y` is a list when the model has several inputs, null where one is missing; `target_ts` is null while the stream's time
+step is unknown, `anomaly_score` while the score is. The capacity that a text needs is known beforehand (`text_bound`):
 nothing here checks for room.
 """
 
@@ -36,19 +41,23 @@ SLACK = 64
 
 (
     PAYLOAD, OFFSET, TIMESTAMP, EVENT_TIME, KEY_AT, KEY_LEN, HEADERS_AT, HEADERS_LEN, STREAM_AT, STREAM_LEN,
-    X, YHAT, STATUS_OF, N_SEEN, GAP_MS, REASON, INPUTS, OUTPUTS,
-) = range(18)  # fmt: skip
-"""Places in a descriptor of columns: addresses of the columns of EventBatch and ForecastBatch, then I and O."""
+    X, YHAT, LOWER, UPPER, ANOMALY_SCORE, STATUS_OF, N_SEEN, GAP_MS, REASON, INPUTS, OUTPUTS,
+) = range(21)  # fmt: skip
+"""Places in a descriptor of columns: addresses of the columns of EventBatch and ForecastBatch, then I and O.
 
-STREAM, TS, Y, YHAT_LIST, TARGET, SOURCE, END, STATUS = range(8)
-"""The literals, by what follows them; STATUS + s is the one for status s."""
+LOWER, UPPER and ANOMALY_SCORE are 0 when there are no intervals.
+"""
 
-_HORIZONS, _N_HORIZONS, _SINGLE, _LITERALS = range(
-    4
-)  # places in a descriptor of texts; two words for each literal: address, length
+STREAM, TS, Y, YHAT_LIST, LOWER_LIST, UPPER_LIST, TARGET, SCORE, VERDICT, SOURCE, END, STATUS = range(12)
+"""The literals, by what follows them; STATUS + s is the one for status s. Without intervals LOWER_LIST, UPPER_LIST,
+SCORE and VERDICT aren't printed."""
+
+# places in a descriptor of texts: the bytes of the literals before STATUS, all together; two words for each literal,
+# address and length
+_HORIZONS, _N_HORIZONS, _SINGLE, _COMMON_BYTES, _LITERALS = range(5)
 
 _ESCAPED_BYTES = 6  # \u001f
-_NULL = np.uint64(0x6C6C756E)
+_NULL, _TRUE, _FALSE = np.uint64(0x6C6C756E), np.uint64(0x65757274), np.uint64(0x65736C6166)
 _COMMA = np.uint8(ord(","))
 _EXPONENT32, _EXPONENT64 = np.uint64(0xFF << 23), np.uint64(0x7FF << 52)
 _NOT_SIGN64 = np.uint64((1 << 63) - 1)
@@ -87,7 +96,7 @@ def describe_columns(
     reason: Bytes,
     descriptor: Int64s,
 ) -> None:
-    """Write descriptor int64 [18]. It is good for as long as the columns stay where they are."""
+    """Write descriptor int64 [21], without intervals. It is good for as long as the columns stay where they are."""
     descriptor[PAYLOAD] = signed(payload.ctypes.data)
     descriptor[OFFSET] = signed(offset.ctypes.data)
     descriptor[TIMESTAMP] = signed(timestamp.ctypes.data)
@@ -100,12 +109,21 @@ def describe_columns(
     descriptor[STREAM_LEN] = signed(stream_len.ctypes.data)
     descriptor[X] = signed(x.ctypes.data)
     descriptor[YHAT] = signed(yhat.ctypes.data)
+    descriptor[LOWER] = descriptor[UPPER] = descriptor[ANOMALY_SCORE] = 0
     descriptor[STATUS_OF] = signed(status.ctypes.data)
     descriptor[N_SEEN] = signed(n_seen.ctypes.data)
     descriptor[GAP_MS] = signed(gap_ms.ctypes.data)
     descriptor[REASON] = signed(reason.ctypes.data)
     descriptor[INPUTS] = x.shape[1]
     descriptor[OUTPUTS] = yhat.shape[1]
+
+
+@compiled("void(float64[:, ::1], float64[:, ::1], float64[::1], int64[::1])")
+def describe_intervals(lower: Float64s, upper: Float64s, anomaly_score: Float64s, descriptor: Int64s) -> None:
+    """Add the columns of intervals, lower and upper as wide as yhat, to what `describe_columns` wrote."""
+    descriptor[LOWER] = signed(lower.ctypes.data)
+    descriptor[UPPER] = signed(upper.ctypes.data)
+    descriptor[ANOMALY_SCORE] = signed(anomaly_score.ctypes.data)
 
 
 class ForecastText:
@@ -117,8 +135,10 @@ class ForecastText:
         self._text = np.frombuffer(b"".join(padded), np.uint8)
         self._horizons = horizons
         starts = self._text.ctypes.data + np.cumsum([0, *map(len, padded)])[:-1]
-        spans = np.ravel([starts, [len(literal) for literal in literals]], "F")
-        self._descriptor = np.array([horizons.ctypes.data, len(horizons), single, *spans], np.int64)
+        lengths = [len(literal) for literal in literals]
+        spans = np.ravel([starts, lengths], "F")
+        common = sum(lengths[:STATUS])
+        self._descriptor = np.array([horizons.ctypes.data, len(horizons), single, common, *spans], np.int64)
         self.address: int = self._descriptor.ctypes.data
         """Of the descriptor; good for as long as this object lives."""
 
@@ -138,13 +158,13 @@ def literal_length(text: int, k: int) -> int:
 def text_bound(row: int, columns: int, text: int) -> int:
     """Bytes that the text of this row's forecast can't exceed. `columns` and `text` are descriptors' addresses."""
     status = signed(load_byte(load_int64(columns + 8 * STATUS_OF) + row))
-    literals = literal_length(text, STATUS + status)
-    for k in range(STATUS):
-        literals += literal_length(text, k)
+    literals = signed(load_int64(text + 8 * _COMMON_BYTES)) + literal_length(text, STATUS + status)
     inputs = signed(load_int64(columns + 8 * INPUTS))
     outputs = signed(load_int64(columns + 8 * OUTPUTS))
     horizons = signed(load_int64(text + 8 * _N_HORIZONS))
     numbers = (inputs + outputs) * (FLOAT_BYTES + 1) + horizons * (INTEGER_BYTES + 1) + 3 * INTEGER_BYTES
+    if load_int64(columns + 8 * LOWER) != 0:
+        numbers += 2 * outputs * (FLOAT_BYTES + 1) + FLOAT_BYTES + 5  # false
     return literals + numbers + _ESCAPED_BYTES * column(columns, STREAM_LEN, row) + 8
 
 
@@ -193,11 +213,38 @@ def print_escaped(to: int, at: int, length: int) -> int:
     return to
 
 
+@embedded
+def _print_bounds(to: int, columns: int, which: int, row: int) -> tuple[int, bool]:
+    """One side of a row's intervals, a comma after each; whether all were finite."""
+    outputs = load_int64(columns + 8 * OUTPUTS)
+    bounds = load_int64(columns + 8 * which) + 8 * outputs * row
+    finite = True
+    for k in range(outputs):
+        bits = load_word(bounds + 8 * k)
+        finite &= (bits & _EXPONENT64) != _EXPONENT64
+        to = print_float64(to, bits)
+        store_byte(to, _COMMA)
+        to += 1
+    return to, finite
+
+
+@embedded
+def _print_score(to: int, columns: int, text: int, row: int) -> tuple[int, bool]:
+    """A row's anomaly score and what follows from it; whether the score was finite or NaN, which is null."""
+    bits = load_word(load_int64(columns + 8 * ANOMALY_SCORE) + 8 * row)
+    to = print_float64(_print_literal(to, text, SCORE), bits)
+    to = _print_literal(to, text, VERDICT)
+    anomalous = as_real(bits) > 1.0
+    store_word(to, _TRUE if anomalous else _FALSE)
+    return to + (4 if anomalous else 5), (bits & _NOT_SIGN64) != _EXPONENT64
+
+
 @compiled("Tuple((int64, boolean))(int64, int64, int64, int64)")
 def print_forecast(to: int, row: int, columns: int, text: int) -> tuple[int, bool]:
     """The text of one row's forecast; returns the address after it and whether all its numbers were finite.
 
-    An input that is NaN is missing, and null in the text. Otherwise that is what becomes of a number that isn't finite.
+    An input that is NaN is missing, a score that is NaN unknown: both are null in the text. Otherwise that is what
+    becomes of a number that isn't finite.
     `columns` and `text` are addresses of descriptors.
     """
     finite = True
@@ -231,6 +278,12 @@ def print_forecast(to: int, row: int, columns: int, text: int) -> tuple[int, boo
             to = print_float64(to, bits)
         store_byte(to, _COMMA)
         to += 1
+    intervals = load_int64(columns + 8 * LOWER) != 0
+    if intervals:
+        to, known = _print_bounds(_print_literal(to - 1, text, LOWER_LIST), columns, LOWER, row)
+        finite &= known
+        to, known = _print_bounds(_print_literal(to - 1, text, UPPER_LIST), columns, UPPER, row)
+        finite &= known
     to = _print_literal(to - 1, text, TARGET)
     gap = column(columns, GAP_MS, row)
     if gap < 0:
@@ -245,6 +298,9 @@ def print_forecast(to: int, row: int, columns: int, text: int) -> tuple[int, boo
             store_byte(to, _COMMA)
             to += 1
         store_byte(to - 1, np.uint8(ord("]")))
+    if intervals:
+        to, known = _print_score(to, columns, text, row)
+        finite &= known
     status = signed(load_byte(load_int64(columns + 8 * STATUS_OF) + row))
     to = _print_literal(to, text, STATUS + status)
     to = print_integer(to, column(columns, N_SEEN, row))

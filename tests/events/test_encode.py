@@ -1,8 +1,6 @@
 """Forecasts as text and as record batches: text against orjson, batches against kafka-python's reader."""
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,100 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamlstm.errors import ConfigError, InvariantError
-from streamlstm.events.batch import PADDING, EventBatch, Reason, Run
+from streamlstm.events.batch import Reason, Run
 from streamlstm.events.compression import Codec
-from streamlstm.events.encode import EncodedBatch, ForecastEncoder
-from streamlstm.events.forecast import ForecastBatch, Status
+from streamlstm.events.encode import ForecastEncoder
+from streamlstm.events.forecast import Status
 from streamlstm.kernels import record_encode
+from tests.events.forecast_rows import (
+    EVENTS,
+    HEADERS_READ,
+    MODEL_ID,
+    NO_HEADERS,
+    ONE_HEADER,
+    Columns,
+    Event,
+    orjson_text,
+)
 from tests.events.record_reader import codec_number, read_records
-
-MODEL_ID = "0123456789ab"
-NO_HEADERS = b"\0"
-ONE_HEADER = b"\x02\x06abc\x04xy"
-HEADER_OF_NULL = b"\x02\x02n\x01"
-
-
-@dataclass
-class Event:
-    """One row as a test wants it, input and forecast."""
-
-    stream: bytes = b"pump-1"
-    key: bytes | None = b"pump-1"
-    headers: bytes = NO_HEADERS
-    time: int = 1_730_000_000_000
-    timestamp: int = 1 << 50
-    x: tuple[float, ...] = (1.5,)
-    yhat: tuple[float, ...] = (2.25,)
-    status: Status = Status.OK
-    n_seen: int = 10
-    gap_ms: int = 60_000
-    offset: int = 42
-    reason: Reason = Reason.OK
-
-    def expected(self, run: Run, horizons: Sequence[int]) -> dict[str, object]:
-        return {
-            "stream": self.stream.decode(),
-            "ts": self.time,
-            "y": self.x[0] if len(self.x) == 1 else list(self.x),
-            "yhat": list(self.yhat),
-            "horizon": list(horizons),
-            "target_ts": None if self.gap_ms < 0 else [self.time + h * self.gap_ms for h in horizons],
-            "status": self.status.label,
-            "n_seen": self.n_seen,
-            "model": MODEL_ID,
-            "src": {"topic": run.topic, "partition": run.partition, "offset": self.offset},
-        }
-
-
-@dataclass
-class Columns:
-    """The events in the columns that the encoder reads, every span surrounded by bytes that must not be printed."""
-
-    events: Sequence[Event]
-    single: bool = False
-    batch: EventBatch = field(init=False)
-    forecasts: ForecastBatch = field(init=False)
-
-    def __post_init__(self) -> None:
-        n = len(self.events)
-        payload = bytearray(b"#")
-        self.batch = EventBatch(len(self.events[0].x), np.zeros(0, np.uint8), n)
-        self.batch.n = n
-        for row, event in enumerate(self.events):
-            for name, content in (("stream", event.stream), ("key", event.key), ("headers", event.headers)):
-                getattr(self.batch, f"{name}_at")[row] = -1 if content is None else len(payload)
-                getattr(self.batch, f"{name}_len")[row] = len(content or b"")
-                payload += (content or b"") + b'"'
-            self.batch.event_time[row] = event.time
-            self.batch.timestamp[row] = event.timestamp
-            self.batch.offset[row] = event.offset
-            self.batch.x[row] = event.x
-            self.batch.reason[row] = event.reason
-        self.batch.payload = np.frombuffer(payload + b"\x01" * PADDING, np.uint8).copy()
-        self.forecasts = ForecastBatch(
-            yhat=np.array([event.yhat for event in self.events], np.float64),
-            single=self.single,
-            status=np.array([event.status for event in self.events], np.uint8),
-            n_seen=np.array([event.n_seen for event in self.events], np.int64),
-            gap_ms=np.array([event.gap_ms for event in self.events], np.int64),
-        )
-        self.batch.runs = [Run("plant.sensors", 3, 0, n)]
-
-    def encode(self, encoder: ForecastEncoder, run: Run | None = None) -> list[EncodedBatch]:
-        run = run or self.batch.runs[0]
-        rows = np.arange(run.start, run.stop)
-        return encoder.encode(self.batch, self.forecasts, (run.topic, run.partition), rows)
-
-    def values(self, encoder: ForecastEncoder) -> list[bytes]:
-        return encoder.values(self.batch, self.forecasts, np.flatnonzero(self.batch.reason == Reason.OK))
-
-
-def orjson_text(fields: dict[str, object]) -> bytes:
-    """orjson before 3.11.7 wrote 1e16 for 1e+16."""
-    texts = {name: orjson.dumps(content) for name, content in fields.items()}
-    for name in ("y", "yhat"):
-        texts[name] = re.sub(rb"e(?=\d)", b"e+", texts[name])
-    return b"{" + b",".join(b'"%s":%s' % (name.encode(), text) for name, text in texts.items()) + b"}"
 
 
 @pytest.fixture(scope="module")
@@ -175,24 +95,6 @@ def test_stream_ids_are_escaped_as_orjson_does(encoder: ForecastEncoder, stream:
     assert text.startswith(b'{"stream":' + orjson.dumps(stream) + b',"ts":')
 
 
-FINITE = st.floats(allow_nan=False, allow_infinity=False)
-STREAMS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40).map(str.encode)
-EVENTS = st.builds(
-    Event,
-    stream=STREAMS,
-    key=st.none() | st.binary(max_size=200),
-    headers=st.sampled_from([NO_HEADERS, ONE_HEADER, HEADER_OF_NULL]),
-    time=st.integers(-2_208_988_800_000, 7_258_118_400_000),
-    timestamp=st.integers(-1, 1 << 50),
-    x=st.tuples(FINITE, FINITE),
-    yhat=st.tuples(FINITE, FINITE),
-    status=st.sampled_from(Status),
-    n_seen=st.integers(1, 1 << 62),
-    gap_ms=st.integers(-1, 10**13),
-    offset=st.integers(0, (1 << 63) - 1),
-    reason=st.sampled_from([Reason.OK, Reason.OK, Reason.OK, Reason.NOT_JSON]),
-)
-HEADERS_READ = {NO_HEADERS: [], ONE_HEADER: [("abc", b"xy")], HEADER_OF_NULL: [("n", None)]}
 TWO_HORIZONS = ForecastEncoder(MODEL_ID, (1, 7))
 
 
