@@ -49,7 +49,9 @@ class ForecastBatch:
     gap_ms: NDArray[np.int64]
     """[N], time step that the horizons are counted in; negative when unknown."""
     lower: NDArray[np.float64] | None = None
-    """[N, O], finite, as `upper`: the interval around each yhat. None, as those after it, when there are none."""
+    """[N, O], as `upper`: the interval around each yhat, infinite while it isn't known. None, as those after it, when
+    there are none.
+    """
     upper: NDArray[np.float64] | None = None
     anomaly_score: NDArray[np.float64] | None = None
     """[N], of the event itself, at least 0, anomalous above 1; NaN while it isn't known."""

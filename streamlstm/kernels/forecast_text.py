@@ -215,17 +215,19 @@ def print_escaped(to: int, at: int, length: int) -> int:
 
 @embedded
 def _print_bounds(to: int, columns: int, which: int, row: int) -> tuple[int, bool]:
-    """One side of a row's intervals, a comma after each; whether all were finite."""
+    """One side of a row's intervals, a comma after each; whether all were numbers. Infinite, which is null, isn't known
+    yet.
+    """
     outputs = load_int64(columns + 8 * OUTPUTS)
     bounds = load_int64(columns + 8 * which) + 8 * outputs * row
-    finite = True
+    known = True
     for k in range(outputs):
         bits = load_word(bounds + 8 * k)
-        finite &= (bits & _EXPONENT64) != _EXPONENT64
+        known &= (bits & _NOT_SIGN64) <= _EXPONENT64
         to = print_float64(to, bits)
         store_byte(to, _COMMA)
         to += 1
-    return to, finite
+    return to, known
 
 
 @embedded
@@ -243,8 +245,8 @@ def _print_score(to: int, columns: int, text: int, row: int) -> tuple[int, bool]
 def print_forecast(to: int, row: int, columns: int, text: int) -> tuple[int, bool]:
     """The text of one row's forecast; returns the address after it and whether all its numbers were finite.
 
-    An input that is NaN is missing, a score that is NaN unknown: both are null in the text. Otherwise that is what
-    becomes of a number that isn't finite.
+    An input that is NaN is missing, a score that is NaN and a bound that is infinite are unknown: null in the text.
+    Otherwise that is what becomes of a number that isn't finite.
     `columns` and `text` are addresses of descriptors.
     """
     finite = True

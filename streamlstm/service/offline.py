@@ -121,7 +121,7 @@ class _Run:
         self.topic = topic
         self.decoder = JsonDecoder(paths, lets_missing=forecaster.settings.missing != "dead_letter")
         self.forecaster = forecaster
-        self.encoder = ForecastEncoder(model.model_hash[:12], model.horizons)
+        self.encoder = ForecastEncoder(model.model_hash[:12], model.horizons, level=model.level)
         self.batch = EventBatch(inputs=len(model.inputs), payload=np.zeros(0, np.uint8), capacity=options.batch_size)
         self.output = output
         self.letters = letters

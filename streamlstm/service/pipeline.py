@@ -55,7 +55,7 @@ class Pipeline:
         self.topics = (output.topic, config.dead_letter.topic, config.snapshot.topic)
         self.decoder = event_decoder(config, model.inputs, lets_missing=lets_missing(config))
         self.forecasts = ForecastEncoder(
-            model.model_hash[:12], model.horizons, output.max_batch_bytes, output.compression
+            model.model_hash[:12], model.horizons, output.max_batch_bytes, output.compression, level=model.level
         )
         self.dead_letters = DeadLetterEncoder(__version__, output.max_batch_bytes, output.compression)
         self.batch = EventBatch(inputs=len(model.inputs), payload=np.zeros(0, np.uint8), capacity=1024)

@@ -123,10 +123,14 @@ def test_batches_are_as_full_as_the_limit_allows(encoder: ForecastEncoder, max_b
         assert len(batch.buffer) + next_record + 60 > max_batch_bytes
 
 
-NOT_FINITE = [(where, bad) for where in ("lower", "upper") for bad in (NAN, np.inf, -np.inf)]
+@pytest.mark.parametrize("where", ["lower", "upper"])
+@pytest.mark.parametrize("bound", [np.inf, -np.inf])
+def test_bounds_that_are_not_known_yet_are_null(encoder: ForecastEncoder, where: str, bound: float) -> None:
+    (value,) = judged(Event(**{where: (bound,)})).values(encoder)  # type: ignore[arg-type]
+    assert orjson.loads(value)[where] == [None]
 
 
-@pytest.mark.parametrize(("where", "bad"), [*NOT_FINITE, ("score", np.inf), ("score", -np.inf)])
+@pytest.mark.parametrize(("where", "bad"), [("lower", NAN), ("upper", NAN), ("score", np.inf), ("score", -np.inf)])
 def test_a_number_that_is_not_finite_is_a_broken_invariant(encoder: ForecastEncoder, where: str, bad: float) -> None:
     content = bad if where == "score" else (bad,)
     columns = judged(Event(), Event(**{where: content}), Event())  # type: ignore[arg-type]
