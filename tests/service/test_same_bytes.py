@@ -3,12 +3,15 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from confluent_kafka import Producer
 from daemon_process import create_topics, daemon, random_parameters, read_all, reason_of
 
 from streamlstm.cli.main import outcome
+from streamlstm.model.features import Features
 from streamlstm.model.golden import make_golden
 from streamlstm.model.model_file import Model, Scaling, ScalingKind, default_inputs, no_scaling, save
 
@@ -18,18 +21,26 @@ MODELS = {
     "carry": (0, no_scaling(1), "value"),
     "window": (5, no_scaling(1), "value"),
     "running": (0, Scaling(ScalingKind.RUNNING, (0.0,), (1.0,), 50), "change"),
+    "judged": (0, no_scaling(1), "change"),  # lags, a guard and intervals, as `train` makes them
 }
 
 
 def write_model(path: Path, name: str) -> Path:
     window, scaling, predicts = MODELS[name]
-    parameters = random_parameters(hidden=20, outputs=2)
+    lags = judged_lags() if name == "judged" else {}
+    parameters = random_parameters(hidden=20, outputs=2, inputs=2 if lags else 1)
     model = Model(
         parameters=parameters, window=window, inputs=default_inputs(1), target=0, predicts=predicts,  # type: ignore[arg-type]
-        horizons=(1, 3), scaling=scaling, interval_ms=None, origin={}, golden=make_golden(parameters, window),
+        horizons=(1, 3), scaling=scaling, interval_ms=None, origin={}, golden=make_golden(parameters, window), **lags,
     )  # fmt: skip
     save(model, path)
     return path
+
+
+def judged_lags() -> dict[str, Any]:
+    skip = np.random.default_rng(8).uniform(-0.3, 0.3, (2, 4)).astype(np.float32)
+    features = Features(lags=(1, 2, 5, 6), fed=(0, 3), scale_window=50, period=6, skip=skip)
+    return {"features": features, "level": 0.9, "guard": True}
 
 
 def partition_lines() -> list[list[str]]:
@@ -84,8 +95,9 @@ def test_daemon_and_file_give_the_same_bytes(name: str, kafka: str, tmp_path: Pa
         assert [letter["value"].encode() for letter in refused] == [message.value() for message in here]
 
 
-def test_batches_and_threads_change_no_byte(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "model.safetensors", "running")
+@pytest.mark.parametrize("name", ["running", "judged"])
+def test_batches_and_threads_change_no_byte(name: str, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model.safetensors", name)
     source = tmp_path / "in.jsonl"
     source.write_text("\n".join(line for values in partition_lines() for line in values))
     outputs = set()
@@ -98,9 +110,10 @@ def test_batches_and_threads_change_no_byte(tmp_path: Path) -> None:
     assert len(outputs) == 1
 
 
-def test_poison_changes_no_other_streams_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["carry", "judged"])
+def test_poison_changes_no_other_streams_bytes(name: str, tmp_path: Path) -> None:
     """Forecasts of the clean file, and of the file with bad events of one stream between them, but for `src`."""
-    model = write_model(tmp_path / "model.safetensors", "carry")
+    model = write_model(tmp_path / "model.safetensors", name)
     clean = [line for values in partition_lines() for line in values if line not in POISON]
     rng = random.Random(5)
     poison = [*POISON, *(f'{{"stream":"s1","ts":1,"value":{v}}}' for v in ("1e308", '"x"', "Infinity", "[1]", "true"))]
