@@ -34,15 +34,15 @@ class Arena:
     def __init__(self, horizons: tuple[int, ...], period: int, streams: int, call: int) -> None:
         layout = at.JudgeLayout(horizons, period)
         self.ring = layout.longest_lag + call + 1
-        pending_at = 8 + layout.judged_bytes
-        ring_at = -(-(pending_at + layout.pending_bytes) // 64) * 64
+        yhat_at, pending_at = 8, 8 + 8 * len(horizons)
+        ring_at = -(-(pending_at + layout.bytes) // 64) * 64
         row_bytes = -(-(ring_at + 4 * self.ring) // 64) * 64
         memory = mmap.mmap(-1, streams * row_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(mmap.MADV_HUGEPAGE)
         self.rows = np.frombuffer(memory, np.int64).reshape(streams, row_bytes // 8)
         self.rows[:] = 0
         self.rings = self.rows.view(np.float32)[:, ring_at // 4 : ring_at // 4 + self.ring]
-        self.plan = layout.plan(ring_at, 0, pending_at, 8, self.ring)
+        self.plan = layout.plan(ring_at=ring_at, anchor_at=0, pending_at=pending_at, yhat_at=yhat_at, ring=self.ring)
         self.rates, self.totals = at.rates(horizons, 0.9), np.zeros((len(horizons), at.TOTALS))
 
     def call(self, slots: NDArray[np.int64], numbers: NDArray[np.int64], y: Reals, yhat: Reals) -> tuple[Reals, Reals]:
