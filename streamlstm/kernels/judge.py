@@ -4,10 +4,11 @@ Three candidates for the value h steps ahead: the model, the newest value ("naiv
 ("seasonal"). For each horizon, at every event:
 
     join      the forecast made h events ago meets its actual y:
-                  scale  <- scale + g (min(|y - yhat|, RESIDUAL_LIMIT scale) - scale)
-                  E_c    <- (1 - g) E_c + min(|y - candidate_c|, ERROR_LIMIT scale)
+                  limit  =  LIMIT max(scale, mean |y - naive| so far)
+                  scale  <- scale + g (min(|y - yhat|, limit) - scale)
+                  E_c    <- (1 - g) E_c + min(|y - candidate_c|, limit)
                   log q of each side <- log q + own step + common step
-    combine   weights (min E / E_c)^4, as in inverse-error combination (Bates and Granger 1969) but steeper;
+    combine   weights max((min E / E_c)^4 - WORTHLESS, 0): inverse errors (Bates and Granger 1969), but steeper;
               yhat = their mean;  lower = yhat - q_below scale,  upper = yhat + q_above scale
 
 The steps of log q are those of quantile tracking (Gibbs and Candes 2021, "Adaptive conformal inference under
@@ -45,8 +46,8 @@ from streamlstm.kernels.observe import FILLED, GAP
 from streamlstm.kernels.words import load_real, signed, store_real
 
 FLOAT_MAX = float(np.finfo(np.float32).max)
-RESIDUAL_LIMIT = 20.0  # times the scale: one absurd value widens the interval 1.8-fold, not for ever
-ERROR_LIMIT = 10.0
+LIMIT = 20.0  # times what is usual: one absurd value counts for some events, not for ever
+WORTHLESS = 0.0016  # 0.2^4: a candidate with five times the error of the best has no say
 FIRST_Q = 2.5  # half the width in mean absolute residuals: 5 % of a Laplace distribution lie beyond 2.3
 UNSURE = 3.0  # the interval is 1 + UNSURE / residuals times as wide
 MOST = 1 << 24  # events and residuals are counted up to here: as far as float32 counts
@@ -103,16 +104,6 @@ def no_score(words: int, residual: float, y: float) -> float:
 
 
 @embedded
-def next_scale(scale: float, size: float, seen: float, gain: float) -> float:
-    """The scale after a residual of absolute `size`, the `seen`-th."""
-    if seen > 4.0 and scale > 0.0:
-        size = min(size, RESIDUAL_LIMIT * scale)
-    if seen * gain < 1.0:
-        gain = 1.0 / seen
-    return scale + gain * (size - scale)
-
-
-@embedded
 def next_q(q: float, rate: int, side: int, case: int, seen: float) -> float:
     which = 2 * case + side
     if seen <= at.FEW:
@@ -159,8 +150,11 @@ def join(
     add_errors(total, residual, naive_error, seasonal_error)
 
     gain, seen = load_real(rate + 8 * at.GAIN), min(load(words, at.RESIDUALS) + 1.0, np.float64(MOST))
-    scale = next_scale(load(words, at.SCALE), min(abs(residual), FLOAT_MAX), seen, gain)
-    limit = min(ERROR_LIMIT * scale, FLOAT_MAX) if scale > 0.0 else FLOAT_MAX
+    model_sum, naive_sum = load(words, at.MODEL_ERROR), load(words, at.NAIVE_ERROR)
+    seasonal_sum, scale = load(words, at.SEASONAL_ERROR), load(words, at.SCALE)
+    usual = max(scale, gain * naive_sum)
+    limit = min(LIMIT * usual, FLOAT_MAX) if usual > 0.0 and seen > 4.0 else FLOAT_MAX
+    scale += (gain if seen * gain >= 1.0 else 1.0 / seen) * (min(abs(residual), limit) - scale)
     kept = 1.0 - gain
     q_below, q_above = load(words, at.BELOW), load(words, at.ABOVE)
     if seen == 1.0:
@@ -169,8 +163,6 @@ def join(
         case = at.LEFT_BELOW * signed(y < yhat - below) + at.LEFT_ABOVE * signed(y > yhat + above)
         add_coverage(total, case, below + above)
         q_below, q_above = next_q(q_below, rate, 0, case, seen), next_q(q_above, rate, 1, case, seen)
-    model_sum, naive_sum = load(words, at.MODEL_ERROR), load(words, at.NAIVE_ERROR)
-    seasonal_sum = load(words, at.SEASONAL_ERROR)
     store(words, at.MODEL_ERROR, min(kept * model_sum + min(model_error, limit), FLOAT_MAX))
     store(words, at.NAIVE_ERROR, min(kept * naive_sum + min(naive_error, limit), FLOAT_MAX))
     store(words, at.SEASONAL_ERROR, min(kept * seasonal_sum + min(seasonal_error, limit), FLOAT_MAX))
@@ -185,7 +177,7 @@ def join(
 def weight(least: float, error: float) -> float:
     ratio = (least + TINY) / (error + TINY)
     ratio *= ratio
-    return ratio * ratio
+    return max(ratio * ratio - WORTHLESS, 0.0)
 
 
 @embedded

@@ -22,7 +22,7 @@ FLOAT = 4
 TRACKED_AT = 1  # behind SINCE, int32: events since the stream began or since its last gap, the newest included
 # Words of each horizon, float32.
 (
-    MODEL_ERROR,  # discounted sums of absolute errors, each cut off at ERROR_LIMIT times the scale
+    MODEL_ERROR,  # discounted sums of absolute errors, each cut off at a limit
     NAIVE_ERROR,
     SEASONAL_ERROR,
     SCALE,  # exponentially weighted mean |y - yhat| of the forecasts that were emitted
