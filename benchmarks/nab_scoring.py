@@ -141,42 +141,25 @@ class Scoring:
         steps = np.append(True, flat[1:] != flat[:-1])  # a threshold is a score: equal ones are taken together
         ends = np.append(np.flatnonzero(steps), len(flat))
         most = ends[np.argmax(total[ends])]
-        return self._outcome(flat >= flat[most - 1] if most else flat > np.inf, window, worth, profile, flat, most)
+        threshold = float(flat[most - 1]) if most else np.inf
+        return self._evaluated(self._flat(scores) >= threshold, profile, threshold)
 
     def fixed(self, scores: list[Float64s], profile: Profile, threshold: float) -> Outcome:
         """The outcome where a detection is a score above `threshold`."""
         flat = self._flat(scores)
-        return self._evaluated(flat > threshold, self._window, self._worth, profile, threshold)
+        return self._evaluated(flat > threshold, profile, threshold)
 
     def _flat(self, scores: list[Float64s]) -> Float64s:
         flat = np.concatenate(scores)[self._counts]
         return np.where(np.isnan(flat), -np.inf, flat)
 
-    def _outcome(
-        self,
-        detected: NDArray[np.bool_],
-        window: NDArray[np.int64],
-        worth: Float64s,
-        profile: Profile,
-        flat: Float64s,
-        most: np.int64,
-    ) -> Outcome:
-        threshold = float(flat[most - 1]) if most else np.inf
-        return self._evaluated(detected, window, worth, profile, threshold)
-
-    def _evaluated(
-        self,
-        detected: NDArray[np.bool_],
-        window: NDArray[np.int64],
-        worth: Float64s,
-        profile: Profile,
-        threshold: float,
-    ) -> Outcome:
+    def _evaluated(self, detected: NDArray[np.bool_], profile: Profile, threshold: float) -> Outcome:
+        window, worth = self._window, self._worth
         value = np.full(self.windows, -profile.missed)
         hits = detected & (window >= 0)
         np.maximum.at(value, window[hits], worth[hits] * profile.found)
         false = detected & (window < 0)
         raw = value.sum() + profile.false_alarm * worth[false].sum()
-        null, perfect = -self.windows * profile.missed, self.windows * profile.found
+        null, perfect = -self.windows * profile.missed, self.windows * profile.found or 1.0
         found = len(np.unique(window[hits]))
         return Outcome(float(100.0 * (raw - null) / (perfect - null)), threshold, found, int(false.sum()))

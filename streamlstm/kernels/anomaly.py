@@ -6,7 +6,7 @@ Five deviations are watched:
     distance    y - mean            mean: EW mean of about 256 events
     short       mean16 - mean       EW mean of about 16 events: a burst, a short outage
     long        mean128 - mean      EW mean of about 128 events: a change of level
-    season      EW mean of y - seasonal, about 8 events: unlike the same time one season ago
+    season      EW mean of y - seasonal, about 6 events: unlike the same time one season ago
 
 Each has two records, of its upward and of its downward deviations: the largest so far, fading by 1 part in 20,000 per
 event. The score is the largest of deviation / (factor * record) over the five. Above 1 is anomalous: further out than
@@ -17,9 +17,9 @@ while nothing changes. (Compare the adaptive ranks of conformal anomaly detectio
 An anomaly is reported when it begins and when it grows: the record takes it in at once, and after an alarm the score
 is divided by 2, falling back to 1 with a time constant of 32 events.
 
-Nothing poisons a stream. A record grows at most sixfold by one event, and the means take in at most four times the
-record of the distance. When 256 changes of y in a row, zeros not counted, are below a millionth of the largest record,
-the state begins anew. Only + - * / and comparisons: the same bits everywhere.
+Nothing poisons a stream. Of one event, means and records take in at most four times the record of the distance. When
+256 changes of y in a row, zeros not counted, are below a millionth of that record, the state begins anew. Only + - * /
+and comparisons: the same bits everywhere.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ from streamlstm.kernels.words import load_real, signed, store_real
 (
     COUNT,  # events taken in
     LAST,  # y of the latest
-    QUIET,  # changes in a row below a millionth of the largest record
+    QUIET,  # changes in a row below a millionth of the record of the distance
     MEAN,
     SHORT,
     LONG,
@@ -55,9 +55,9 @@ LARGEST = 1e300
 
 _KEPT = 1.0 - 1.0 / 20_000
 _OF_RESIDUAL, _OF_LEVEL, _OF_SEASON = 1.5, 1.04, 1.4  # the factors
-_MEAN, _SHORT, _LONG, _SEASON = 1.0 / 256, 1.0 / 16, 1.0 / 128, 1.0 / 8  # weights of the newest event
+_MEAN, _SHORT, _LONG, _SEASON = 1.0 / 256, 1.0 / 16, 1.0 / 128, 1.0 / 6  # weights of the newest event
 _AFTER_ALARM, _CALMING = 1.0, 1.0 / 32
-_GROWTH, _TAKEN_IN = 6.0, 4.0
+_TAKEN_IN = 4.0
 _ROUNDING = 1e-9  # deviations below this part of the mean are none
 _NEGLIGIBLE, _QUIET_EVENTS = 1e-6, 256.0
 
@@ -65,19 +65,18 @@ Float64s = NDArray[np.float64]
 
 
 @embedded
-def _against_record(records: int, deviation: float, factor: float, direction: int, least: float) -> float:
-    """deviation / (factor * record), 0 where it doesn't count, for two records; they take the deviation in."""
-    is_up = deviation > 0.0
-    own, other = (records, records + 8) if is_up else (records + 8, records)
-    size, record = abs(deviation), load_real(own)
-    ratio = 0.0
-    if size > least and direction != (DOWN if is_up else UP):
-        ratio = size / (factor * record) if record > 0.0 else MAX_SCORE
-    if record > 0.0:
-        size = min(size, _GROWTH * record)
-    store_real(own, max(record * _KEPT, size))
-    store_real(other, load_real(other) * _KEPT)
-    return ratio
+def _against_record(
+    records: int, deviation: float, bounded: float, factor: float, least_up: float, least_down: float
+) -> float:
+    """deviation / (factor * record), 0 where it doesn't count; the two records take in what is `bounded` of it.
+
+    Both are written: which side a deviation is on can't be predicted, so a branch on it would cost more.
+    """
+    up, down = load_real(records), load_real(records + 8)
+    store_real(records, max(up * _KEPT, bounded))
+    store_real(records + 8, max(down * _KEPT, -bounded))
+    ratio = abs(deviation) / (factor * (up if deviation > 0.0 else down))
+    return ratio if (deviation > least_up) | (-deviation > least_down) else 0.0
 
 
 @embedded
@@ -87,6 +86,11 @@ def _approach(word: int, target: float, weight: float) -> float:
     mean += weight * (target - mean)
     store_real(word, mean)
     return mean
+
+
+@embedded
+def _within(value: float, bound: float) -> float:
+    return min(max(value, -bound), bound)
 
 
 @embedded
@@ -123,28 +127,32 @@ def anomaly_score(
         return np.nan
 
     records = words + 8 * RECORDS
-    largest = max(load_real(records + 16), load_real(records + 24))
-    bound = _TAKEN_IN * largest if largest > 0.0 else np.inf
+    furthest = max(load_real(records + 16), load_real(records + 24))
+    bound = _TAKEN_IN * furthest if furthest > 0.0 else np.inf
     mean = load_real(words + 8 * MEAN)
     distance = y - mean
-    taken = mean + min(max(distance, -bound), bound)
-    all_alike = 1.0 / count  # so that young means are plain ones
+    step = _within(distance, bound)
+    taken = mean + step
+    all_alike = 1.0 / count if count < 256.0 else 0.0  # so that young means are plain ones
     short = _approach(words + 8 * SHORT, taken, max(_SHORT, all_alike))
     long = _approach(words + 8 * LONG, taken, max(_LONG, all_alike))
     _approach(words + 8 * MEAN, taken, max(_MEAN, all_alike))
 
     least = max(min_dev, max(min_dev_relative, _ROUNDING) * abs(mean))
-    score = _against_record(records + 16, distance, _OF_LEVEL, direction, least)
-    score = max(score, _against_record(records + 32, short - mean, _OF_LEVEL, direction, least))
-    score = max(score, _against_record(records + 48, long - mean, _OF_LEVEL, direction, least))
+    least_up, least_down = np.inf if direction == DOWN else least, np.inf if direction == UP else least
+    score = _against_record(records + 16, distance, step, _OF_LEVEL, least_up, least_down)
+    burst, level = short - mean, long - mean
+    score = max(score, _against_record(records + 32, burst, burst, _OF_LEVEL, least_up, least_down))
+    score = max(score, _against_record(records + 48, level, level, _OF_LEVEL, least_up, least_down))
     if _is_known(yhat):
-        score = max(score, _against_record(records, y - yhat, _OF_RESIDUAL, direction, least))
+        residual = y - yhat
+        bounded = _within(residual, bound)
+        score = max(score, _against_record(records, residual, bounded, _OF_RESIDUAL, least_up, least_down))
     if _is_known(seasonal):
-        unlike = min(max(y - seasonal, -bound), bound)
-        season = _approach(words + 8 * SEASON, unlike, max(_SEASON, all_alike))
-        score = max(score, _against_record(records + 64, season, _OF_SEASON, direction, least))
+        unlike = _approach(words + 8 * SEASON, _within(y - seasonal, bound), max(_SEASON, all_alike))
+        score = max(score, _against_record(records + 64, unlike, unlike, _OF_SEASON, least_up, least_down))
 
-    if change >= _NEGLIGIBLE * largest:
+    if change >= _NEGLIGIBLE * furthest:
         store_real(words + 8 * QUIET, 0.0)
     elif change > 0.0:
         quiet = load_real(words + 8 * QUIET) + 1.0
