@@ -83,10 +83,10 @@ def windowed_gaussian(file: LabelledFile, size: int = 6400, step: int = 100) -> 
 def report(name: str, scores: list[Float64s], scoring: Scoring, profiles: dict[str, Profile], fixed: bool) -> None:
     best = [scoring.best(scores, profile) for profile in profiles.values()]
     cells = "".join(f"{outcome.score:16.2f}" for outcome in best)
-    print(f"{name:28}{cells}   swept, standard at {best[0].threshold:.4g}: {found(best[0])}")
+    print(f"{name:32}{cells}   swept, standard at {best[0].threshold:.4g}: {found(best[0])}")
     if fixed:
         at_one = [scoring.fixed(scores, profile, 1.0) for profile in profiles.values()]
-        print(f"{'':28}{''.join(f'{outcome.score:16.2f}' for outcome in at_one)}   fixed at 1: {found(at_one[0])}")
+        print(f"{'':32}{''.join(f'{outcome.score:16.2f}' for outcome in at_one)}   fixed at 1: {found(at_one[0])}")
 
 
 def found(outcome: Outcome) -> str:
@@ -106,9 +106,9 @@ def main() -> None:
     corpus, profiles = read_corpus(options.data), read_profiles(options.data)
     scoring = Scoring(corpus)
     print(f"{len(corpus)} files, {scoring.windows} windows, {sum(len(f.values) for f in corpus)} events\n")
-    print(f"{'':28}" + "".join(f"{name.removeprefix('reward_'):>16}" for name in profiles))
+    print(f"{'':32}" + "".join(f"{name.removeprefix('reward_'):>16}" for name in profiles))
     for name, published in PUBLISHED.items():
-        print(f"{name + ' (published)':28}" + "".join(f"{score:16.1f}" for score in published))
+        print(f"{name + ' (published)':32}" + "".join(f"{score:16.1f}" for score in published))
     print()
 
     report("null", [np.zeros(len(file.values)) for file in corpus], scoring, profiles, False)

@@ -75,7 +75,7 @@ def _against_record(
     up, down = load_real(records), load_real(records + 8)
     store_real(records, max(up * _KEPT, bounded))
     store_real(records + 8, max(down * _KEPT, -bounded))
-    ratio = abs(deviation) / (factor * (up if deviation > 0.0 else down))
+    ratio: float = abs(deviation) / (factor * (up if deviation > 0.0 else down))
     return ratio if (deviation > least_up) | (-deviation > least_down) else 0.0
 
 
@@ -140,7 +140,7 @@ def anomaly_score(
 
     least = max(min_dev, max(min_dev_relative, _ROUNDING) * abs(mean))
     least_up, least_down = np.inf if direction == DOWN else least, np.inf if direction == UP else least
-    score = _against_record(records + 16, distance, step, _OF_LEVEL, least_up, least_down)
+    score: float = _against_record(records + 16, distance, step, _OF_LEVEL, least_up, least_down)
     burst, level = short - mean, long - mean
     score = max(score, _against_record(records + 32, burst, burst, _OF_LEVEL, least_up, least_down))
     score = max(score, _against_record(records + 48, level, level, _OF_LEVEL, least_up, least_down))
