@@ -82,7 +82,7 @@ def _against_record(
 @embedded
 def _approach(word: int, target: float, weight: float) -> float:
     """Move the EW mean at `word` to `target` by `weight`; returns it."""
-    mean = load_real(word)
+    mean: float = load_real(word)
     mean += weight * (target - mean)
     store_real(word, mean)
     return mean
