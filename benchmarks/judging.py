@@ -35,7 +35,7 @@ class Arena:
         layout = at.JudgeLayout(horizons, period)
         self.ring = layout.longest_lag + call + 1
         yhat_at, pending_at = 8, 8 + 8 * len(horizons)
-        ring_at = -(-(pending_at + layout.bytes) // 64) * 64
+        ring_at = -(-(pending_at + 8 * layout.words) // 64) * 64
         row_bytes = -(-(ring_at + 4 * self.ring) // 64) * 64
         memory = mmap.mmap(-1, streams * row_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(mmap.MADV_HUGEPAGE)
@@ -48,8 +48,8 @@ class Arena:
     def call(self, slots: NDArray[np.int64], numbers: NDArray[np.int64], y: Reals, yhat: Reals) -> tuple[Reals, Reals]:
         n = len(slots)
         lower, upper, score = np.zeros_like(yhat), np.zeros_like(yhat), np.zeros(n)
-        judge(n, self.plan, self.rates, self.totals, slots, numbers, np.zeros(n, np.uint8), y[:, None], self.rows, yhat,
-              lower, upper, score)  # fmt: skip
+        judge(n, self.plan, self.rates, np.zeros(2), self.totals, slots, numbers, np.zeros(n, np.uint8), y[:, None],
+              self.rows, yhat, lower, upper, score)  # fmt: skip
         return lower, upper
 
 

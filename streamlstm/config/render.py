@@ -46,7 +46,7 @@ def _table(path: str, table: type[Section]) -> str:
 
 
 def _setting(name: str, field: FieldInfo) -> list[str]:
-    accepts = expected(field).removeprefix("an integer from ").removeprefix("one of ")
+    accepts = expected(field).removeprefix("an integer from ").removeprefix("a number from ").removeprefix("one of ")
     comment = _comment(f"{field.description}" if accepts in SAID_BY_THE_VALUE else f"{field.description} ({accepts})")
     if field.default is None:
         return [*comment, f"# {name} = {toml_value(example(field))}"]

@@ -27,8 +27,8 @@ def setting(
     default: object,
     text: str,
     *,
-    low: int | None = None,
-    high: int | None = None,
+    low: float | None = None,
+    high: float | None = None,
     expected: str | None = None,
     example: object = None,
 ) -> Any:
@@ -70,17 +70,17 @@ def expected(field: FieldInfo) -> str:
         return "one of " + ", ".join(str(choice) for choice in get_args(kind))
     if kind is bool:
         return "true or false"
-    if kind is int:
-        return _expected_integer(field)
+    if kind in (int, float):
+        return _expected_number("an integer" if kind is int else "a number", field)
     return "a list of texts" if get_origin(kind) is tuple else TEXT
 
 
-def _expected_integer(field: FieldInfo) -> str:
+def _expected_number(what: str, field: FieldInfo) -> str:
     low = next((rule.ge for rule in field.metadata if hasattr(rule, "ge")), None)
     high = next((rule.le for rule in field.metadata if hasattr(rule, "le")), None)
     if low is not None and high is not None:
-        return f"an integer from {low} to {high}"
-    return f"an integer, at least {low}" if low is not None else "an integer"
+        return f"{what} from {low} to {high}"
+    return f"{what}, at least {low}" if low is not None else what
 
 
 def _extra(field: FieldInfo, name: str) -> object:

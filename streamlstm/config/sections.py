@@ -196,6 +196,20 @@ class Events(Section):
     )
 
 
+class Anomaly(Section):
+    """The anomaly score of models with intervals: above 1 is anomalous."""
+
+    direction: Literal["both", "up", "down"] = setting(
+        "both", "Which side of what is expected can be anomalous: up, down or both."
+    )
+    min_deviation: float = setting(
+        0.0, "Smaller deviations, in the unit of the target, are never anomalous.", low=0.0, high=1e30
+    )
+    min_deviation_percent: float = setting(
+        0.0, "Smaller deviations, in percent of the stream's mean, are never anomalous.", low=0.0, high=1e6
+    )
+
+
 class Snapshot(Section):
     """State in a compacted topic, written in the same transactions as the forecasts."""
 
@@ -307,6 +321,7 @@ class Config(Section):
     model: ModelSettings = ModelSettings()
     state: State = State()
     events: Events = Events()
+    anomaly: Anomaly = Anomaly()
     snapshot: Snapshot = Snapshot()
     commit: Commit = Commit()
     engine: Engine = Engine()

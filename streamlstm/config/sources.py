@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_origin
@@ -154,6 +155,9 @@ def _parse(field: FieldInfo | None, text: str) -> object:
     kind = plain_type(field) if field else str
     if kind is int and re.fullmatch(r"[+-]?[0-9][0-9_]*", text):
         return int(text)
+    if kind is float:
+        with suppress(ValueError):
+            return float(text)
     if kind is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
     if get_origin(kind) is tuple:

@@ -11,7 +11,7 @@ stream, when a tombstone resets a stream, or where kernels.observe says so.
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from streamlstm.engine.admission import Admission
 from streamlstm.engine.columns import Columns
-from streamlstm.engine.prediction import Prediction, is_judged, row_layout
+from streamlstm.engine.prediction import AnomalySettings, Prediction, is_judged, row_layout
 from streamlstm.errors import InvariantError
 from streamlstm.events.batch import EventBatch, Reason, Run
 from streamlstm.events.forecast import ForecastBatch, Status
@@ -68,6 +68,7 @@ class ForecasterSettings:
     gap_ms: int | None = None
     after_gap: Literal["continue", "reset"] = "continue"
     missing: Literal["dead_letter", "hold", "forecast"] = "dead_letter"
+    anomaly: AnomalySettings = field(default_factory=AnomalySettings)
 
 
 def _rules(model: Model, settings: ForecasterSettings, warmup: int) -> NDArray[np.int64]:
@@ -93,7 +94,9 @@ class Forecaster:
         self.model = model
         self.settings = settings
         self.layout = row_layout(model)
-        self.prediction = Prediction(model, self.layout, settings.max_streams, executor, settings.threads)
+        self.prediction = Prediction(
+            model, self.layout, settings.max_streams, executor, settings.threads, settings.anomaly
+        )
         self.backend = self.prediction.backend
         self.slots = SlotTable(settings.max_streams, settings.max_key_bytes)
         self.admission = Admission(self.slots, self.backend, settings.max_streams_per_partition, settings.ttl_ms)

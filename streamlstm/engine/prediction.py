@@ -3,6 +3,8 @@ and the judgement of what the stream's earlier forecasts were worth.
 """
 
 from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from streamlstm.engine.backend import CpuBackend
 from streamlstm.engine.columns import Columns
 from streamlstm.errors import ModelFileError
+from streamlstm.kernels import anomaly as anomaly_kernel
 from streamlstm.kernels import features, observe
 from streamlstm.kernels import judge as judging
 from streamlstm.kernels.judge_layout import TOTALS, JudgeLayout, rates
@@ -19,6 +22,18 @@ from streamlstm.model.model_file import Model, ScalingKind
 
 DEFAULT_LEVEL = 0.9
 """What the intervals of a guard are made for where none are asked for."""
+DIRECTIONS = {"both": anomaly_kernel.BOTH, "up": anomaly_kernel.UP, "down": anomaly_kernel.DOWN}
+
+
+@dataclass(frozen=True, slots=True)
+class AnomalySettings:
+    """Which deviations can be anomalous: on these sides of what is expected, and of at least `min_deviation`, in the
+    unit of the target, and `min_deviation_ratio` times the size of the stream's mean.
+    """
+
+    direction: Literal["both", "up", "down"] = "both"
+    min_deviation: float = 0.0
+    min_deviation_ratio: float = 0.0
 
 
 def is_judged(model: Model) -> bool:
@@ -35,7 +50,7 @@ def row_layout(model: Model) -> Layout:
     if is_judged(model):
         judged = _judge_layout(model)
         longest = max(longest, judged.longest_lag)
-        judge_words = -(-judged.bytes // WORD)
+        judge_words = judged.words
     return Layout(
         inputs=p.inputs,
         hidden=p.hidden,
@@ -57,7 +72,15 @@ class Prediction:
     of the forecasts of this process (kernels.judge_layout), for a model that is judged.
     """
 
-    def __init__(self, model: Model, layout: Layout, max_streams: int, executor: Executor | None, threads: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        layout: Layout,
+        max_streams: int,
+        executor: Executor | None,
+        threads: int,
+        anomaly: AnomalySettings,
+    ) -> None:
         """Raises ModelFileError when the kernels don't reproduce the model's golden vectors."""
         self.model = model
         self.layout = layout
@@ -85,8 +108,9 @@ class Prediction:
             self._plan = _judge_layout(model).plan(
                 ring_at=history_at + features.VALUES, anchor_at=history_at + features.ANCHOR,
                 pending_at=WORD * layout.judge_at, yhat_at=WORD * layout.yhat_at, ring=layout.history,
-                target=model.target, guards=model.guard,
+                target=model.target, guards=model.guard, direction=DIRECTIONS[anomaly.direction],
             )  # fmt: skip
+            self._least = np.array([anomaly.min_deviation, anomaly.min_deviation_ratio])
             self._rates = rates(model.horizons, model.level or DEFAULT_LEVEL)
         self.totals = np.zeros((len(model.horizons) if layout.judge else 0, TOTALS))
 
@@ -112,8 +136,8 @@ class Prediction:
             )
         if self.layout.judge:
             judging.judge(
-                n, self._plan, self._rates, self.totals, slot, c.n_seen[rows], c.status[rows], x[rows], self.rows,
-                c.yhat[rows], c.lower[rows], c.upper[rows], c.score[rows],
+                n, self._plan, self._rates, self._least, self.totals, slot, c.n_seen[rows], c.status[rows], x[rows],
+                self.rows, c.yhat[rows], c.lower[rows], c.upper[rows], c.score[rows],
             )  # fmt: skip
         elif self.model.features is not None:
             features.keep(n, slot, c.yhat[rows], self.rows, self.layout.yhat_at)

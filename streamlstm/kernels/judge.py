@@ -33,6 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlstm.kernels import judge_layout as at
+from streamlstm.kernels.anomaly import WORDS as ANOMALY_WORDS
+from streamlstm.kernels.anomaly import anomaly_score
 from streamlstm.kernels.compile import compiled, embedded
 from streamlstm.kernels.layout import LINE
 from streamlstm.kernels.memory import (
@@ -95,12 +97,6 @@ def ring_value(ring_at: int, position: int, lag: int, ring: int) -> float:
     if position < 0:
         position += ring
     return within(np.float64(load_float32(ring_at + 4 * position)))
-
-
-@embedded
-def no_score(words: int, residual: float, y: float) -> float:
-    """Stands where the anomaly score will."""
-    return np.nan
 
 
 @embedded
@@ -200,6 +196,9 @@ def prefetch_row(row: int, plan: Int64s, table: int, number: int, position: int)
     judged = row + plan[at.JUDGED_AT]
     for line in range(judged // LINE * LINE, judged + 4 * (at.TRACKED_AT + at.TRACKED * horizons), LINE):
         prefetch(line)
+    anomaly = row + plan[at.ANOMALY_AT]
+    for line in range(anomaly // LINE * LINE, anomaly + 8 * ANOMALY_WORDS, LINE):
+        prefetch(line)
     prefetch(row + plan[at.ANCHOR_AT])
     ring, ring_at = plan[at.RING], row + plan[at.RING_AT]
     prefetch(ring_at + 4 * position)
@@ -215,13 +214,14 @@ def prefetch_row(row: int, plan: Int64s, table: int, number: int, position: int)
 
 
 @compiled(
-    "void(int64, int64[::1], float64[:, ::1], float64[:, ::1], int64[::1], int64[::1], uint8[::1], float64[:, ::1],"
-    " int64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1])"
+    "void(int64, int64[::1], float64[:, ::1], float64[::1], float64[:, ::1], int64[::1], int64[::1], uint8[::1],"
+    " float64[:, ::1], int64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1])"
 )
 def judge(
     n: int,
     plan: Int64s,
     rates: Float64s,
+    least: Float64s,
     totals: Float64s,
     slot: Int64s,
     n_seen: Int64s,
@@ -235,11 +235,12 @@ def judge(
 ) -> None:
     """Judge each event's stream by it, in order, and make of the model's forecast the one to emit.
 
-    plan, rates: see kernels.judge_layout; totals float64 [O][TOTALS] is added to, in event order. slot int64 [N], -1 is
-    skipped; n_seen, status as `observe` wrote them; x float64 [N, I]; rows int64 [S, row_bytes / 8] is the arena, whose
-    rings hold all events of the call. yhat float64 [N, O] holds the model's forecasts (NaN: none) and gets the emitted
-    ones; lower, upper float64 [N, O] get the interval: infinite until a residual is known. score float64 [N] gets the
-    anomaly score, NaN: not known.
+    plan, rates: see kernels.judge_layout; least float64 [2]: the deviation, in the unit of y and as a part of the mean,
+    that an anomaly has at least (kernels.anomaly); totals float64 [O][TOTALS] is added to, in event order. slot int64
+    [N], -1 is skipped; n_seen, status as `observe` wrote them; x float64 [N, F]; rows int64 [S, row_bytes / 8] is the
+    arena, whose rings hold all events of the call. yhat float64 [N, O] holds the model's forecasts (NaN: none) and gets
+    the emitted ones; lower, upper float64 [N, O] get the interval: infinite until a residual is known. score float64
+    [N] gets the anomaly score, NaN: not known.
 
     An event after a gap joins no forecast, and neither does one whose value was filled in.
     """
@@ -247,6 +248,7 @@ def judge(
     row_bytes = rows.shape[1] * 8
     horizons, ring, target = plan[at.HORIZONS], plan[at.RING], plan[at.TARGET]
     guards, yhat_at = plan[at.GUARDS] != 0, plan[at.YHAT_AT]
+    period, direction = plan[at.PERIOD], plan[at.DIRECTION]
     table, sums = signed(rates.ctypes.data), signed(totals.ctypes.data)
     per_ring = 1.0 / np.float64(ring)
     for i in range(n):
@@ -263,7 +265,7 @@ def judge(
         y, number, anchor = x[i, target], n_seen[i], load_real(row + plan[at.ANCHOR_AT])
         ring_at, position = row + plan[at.RING_AT], modulo(number, ring, per_ring)
         newest = ring_value(ring_at, position, 0, ring)
-        residual = np.nan
+        expected = np.nan  # the forecast of this event, one step before
         known, shorter, known_scale, known_below, known_above = 0.0, signed(0), 0.0, 0.0, 0.0
         for k in range(horizons):
             words = judged + 4 * (at.TRACKED_AT + at.TRACKED * k)
@@ -275,9 +277,9 @@ def judge(
             if since > h and status[i] != FILLED:
                 naive = ring_value(ring_at, position, h, ring)
                 seasonal = ring_value(ring_at, position, lag, ring) if 0 < lag < since else naive
-                error = join(words, rate, total, pending, y, anchor, naive, seasonal)
                 if h == 1:
-                    residual = error
+                    expected = anchor + load(pending, at.PENDING_YHAT)
+                join(words, rate, total, pending, y, anchor, naive, seasonal)
             has_season = lag > 0 and since + h > lag
             seasonal = ring_value(ring_at, position, lag - h, ring) if has_season else newest
             model = within(yhat[i, k] - anchor)
@@ -306,4 +308,9 @@ def judge(
             store_real(row + yhat_at + 8 * k, yhat[i, k])
             lower[i, k] = yhat[i, k] - np.float64(below)
             upper[i, k] = yhat[i, k] + np.float64(above)
-        score[i] = no_score(judged, residual, y)
+        score[i] = np.nan
+        if status[i] != FILLED:
+            seasonal = anchor + ring_value(ring_at, position, period, ring) if 0 < period < since else np.nan
+            score[i] = anomaly_score(
+                row + plan[at.ANOMALY_AT], y, expected, seasonal, direction, least[0], least[1]
+            )  # fmt: skip

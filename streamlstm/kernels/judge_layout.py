@@ -17,7 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-FLOAT = 4
+from streamlstm.kernels.anomaly import BOTH
+from streamlstm.kernels.anomaly import WORDS as ANOMALY_WORDS
+
+FLOAT, WORD = 4, 8
 
 TRACKED_AT = 1  # behind SINCE, int32: events since the stream began or since its last gap, the newest included
 # Words of each horizon, float32.
@@ -44,8 +47,11 @@ PENDING_MODEL, PENDING_YHAT, PENDING_BELOW, PENDING_ABOVE, PENDING = range(5)  #
     HORIZONS,  # O
     TARGET,  # which input is forecast
     GUARDS,  # whether the candidates are mixed; else what is emitted is the model's
+    PERIOD,  # of the season, 0: none
+    ANOMALY_AT,  # where the words of the anomaly score are, in bytes from a row's start
+    DIRECTION,  # kernels.anomaly: BOTH, UP or DOWN
     PLAN_WORDS,
-) = range(10)
+) = range(13)
 HORIZON, SEASONAL_LAG, PENDING_FIRST, HORIZON_WORDS = range(4)
 
 # The rates: float64 [O][RATES]. An actual is INSIDE the interval or has left it; in each case log q of the two sides
@@ -102,9 +108,14 @@ class JudgeLayout:
         return FLOAT * (TRACKED_AT + TRACKED * len(self.horizons))
 
     @property
-    def bytes(self) -> int:
-        """Of pending and judgements together."""
-        return self.pending_bytes + self.judged_bytes
+    def anomaly_bytes_from(self) -> int:
+        """Where the words of the anomaly score begin, from those of what is pending."""
+        return -(-(self.pending_bytes + self.judged_bytes) // WORD) * WORD
+
+    @property
+    def words(self) -> int:
+        """8-byte words of a row: what is pending, the judgements, the anomaly score."""
+        return self.anomaly_bytes_from // WORD + ANOMALY_WORDS
 
     def plan(
         self,
@@ -116,14 +127,15 @@ class JudgeLayout:
         ring: int,
         target: int = 0,
         guards: bool = True,
+        direction: int = BOTH,
     ) -> "Plan":
         """int64 [PLAN_WORDS + O * HORIZON_WORDS]; the places are bytes from a row's start, `ring` is R. The judgements
-        lie behind what is pending.
+        lie behind what is pending, and the words of the anomaly score behind them.
         """
         plan = np.zeros(PLAN_WORDS + HORIZON_WORDS * len(self.horizons), np.int64)
         plan[:PLAN_WORDS] = (
             ring_at, anchor_at, pending_at, pending_at + self.pending_bytes, yhat_at, ring, len(self.horizons), target,
-            guards,
+            guards, self.period, pending_at + self.anomaly_bytes_from, direction,
         )  # fmt: skip
         first = np.cumsum((0, *self.horizons))[:-1]
         columns = np.stack([self.horizons, self.seasonal_lags, first], axis=1)

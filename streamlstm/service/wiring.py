@@ -6,6 +6,7 @@ import socket
 from streamlstm.config import Config
 from streamlstm.engine.checkpoint import Checkpoint
 from streamlstm.engine.forecaster import Forecaster, ForecasterSettings
+from streamlstm.engine.prediction import AnomalySettings
 from streamlstm.errors import InputMissingError
 from streamlstm.events.decode import JsonDecoder, RawDecoder
 from streamlstm.events.fields import FieldPaths
@@ -70,6 +71,9 @@ def forecaster_settings(config: Config, threads: int) -> ForecasterSettings:
         gap_ms=config.events.gap_ms,
         after_gap=config.events.after_gap,
         missing=config.events.missing,
+        anomaly=AnomalySettings(
+            config.anomaly.direction, config.anomaly.min_deviation, config.anomaly.min_deviation_percent / 100
+        ),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from streamlstm.events.forecast import Status
+from streamlstm.kernels import anomaly
 from streamlstm.kernels import judge as kernel
 from streamlstm.kernels import judge_layout as at
 
@@ -115,6 +116,10 @@ class Equations:
         return emitted
 
 
+def f32s(values: Reals) -> Reals:
+    return values.astype(np.float32).astype(float)
+
+
 class Judged:
     """An arena of streams, and everything that `judge` said."""
 
@@ -127,7 +132,7 @@ class Judged:
         self.ring = self.layout.longest_lag + self.calls
         pending_at = 16 + 8 * len(horizons)
         judged_at = pending_at + self.layout.pending_bytes
-        ring_at = pending_at + self.layout.bytes
+        ring_at = pending_at + 8 * self.layout.words
         row_bytes = -(-(ring_at + 4 * self.ring) // 64) * 64
         self.plan = self.layout.plan(
             ring_at=ring_at, anchor_at=8, pending_at=pending_at, yhat_at=16, ring=self.ring, guards=guards
@@ -138,6 +143,7 @@ class Judged:
         self.rates, self.totals = at.rates(horizons, level), np.zeros((len(horizons), at.TOTALS))
         self.seen = np.zeros(streams, np.int64)
         self.said: list[list[Any]] = [[] for _ in range(streams)]
+        self.scores: list[list[float]] = [[] for _ in range(streams)]
 
     def call(self, slots: NDArray[np.int64], y: Reals, models: Reals, status: NDArray[np.uint8]) -> None:
         n, outputs = models.shape
@@ -150,10 +156,11 @@ class Judged:
                     self.rows.view(np.float64)[s, 1] = y[i]
                 self.rings[s, numbers[i] % self.ring] = f32(y[i] - self.rows.view(np.float64)[s, 1])
         yhat, lower, upper, score = models.copy(), np.zeros((n, outputs)), np.zeros((n, outputs)), np.zeros(n)
-        kernel.judge(n, self.plan, self.rates, self.totals, slots, numbers, status, y[:, None], self.rows, yhat, lower,
-                     upper, score)  # fmt: skip
+        kernel.judge(n, self.plan, self.rates, np.zeros(2), self.totals, slots, numbers, status, y[:, None], self.rows,
+                     yhat, lower, upper, score)  # fmt: skip
         for i, s in enumerate(slots):
             if s >= 0:
+                self.scores[s].append(float(score[i]))
                 assert (self.rows.view(np.float64)[s, 2 : 2 + outputs] == yhat[i]).all() or s in slots[i + 1 :]
                 self.said[s].append([*zip(yhat[i].tolist(), lower[i].tolist(), upper[i].tolist(), strict=True)])
 
@@ -345,7 +352,8 @@ def test_the_layout_counts_every_word() -> None:
     assert layout.judged_bytes == 4 * (1 + 4 * 7)
     assert at.JudgeLayout((1, 5)).longest_lag == 5
     plan = layout.plan(ring_at=8, anchor_at=16, pending_at=24, yhat_at=1, ring=99, target=1)
-    assert plan[: at.PLAN_WORDS].tolist() == [8, 16, 24, 24 + layout.pending_bytes, 1, 99, 4, 1, 1]
+    fixed = [8, 16, 24, 24 + layout.pending_bytes, 1, 99, 4, 1, 1, 24, 24 + layout.anomaly_bytes_from, 0]
+    assert plan[: at.PLAN_WORDS].tolist() == fixed
     assert plan[at.PLAN_WORDS :].reshape(4, -1).tolist() == [[1, 24, 0], [2, 24, 1], [24, 24, 3], [25, 48, 27]]
 
 
@@ -358,7 +366,26 @@ def test_steps_cancel_when_misses_come_as_promised() -> None:
             np.testing.assert_allclose(row[at.FACTOR : at.RATES].reshape(3, 2), np.exp(steps), rtol=1e-5)
 
 
+def test_the_score_is_that_of_the_forecast_before_and_the_season() -> None:
+    y, models, status = series("walk", 600)
+    y[400] += 100.0
+    judged = Judged((1, 3), 7)
+    said = judged.stream(y, models[:, :2])
+    before = np.append(np.nan, said[:-1, 0, 0])
+    season = np.append(np.full(7, np.nan), y[0] + f32s(y[:-7] - y[0]))
+    expected, words = np.zeros(600), np.zeros(anomaly.WORDS)
+    anomaly.score_series(y, before, season, anomaly.BOTH, 0.0, 0.0, words, expected)
+    np.testing.assert_array_equal(judged.scores[0], expected)
+    assert np.isnan(expected[:100]).all()
+    assert expected[400] > 1.0
+    filled = status.copy()
+    filled[500:520] = Status.FILLED
+    again = Judged((1, 3), 7)
+    again.stream(y, models[:, :2], filled)
+    assert np.isnan(again.scores[0][500:520]).all()
+
+
 def test_without_a_guard_the_model_is_emitted() -> None:
     y, models, status = series("walk")
     found = Judged((1, 3, 24), 7, guards=False).stream(y, models, status)
-    np.testing.assert_array_equal(found[:, :, 0], y[0] + (models - y[0]).astype(np.float32).astype(float))
+    np.testing.assert_array_equal(found[:, :, 0], y[0] + f32s(models - y[0]))
