@@ -24,16 +24,10 @@ if TYPE_CHECKING:
 @click.option(
     "--compare", nargs=2, metavar="A B", type=click.Path(path_type=Path), help="Two model files; which is better?"
 )
-@click.option(
-    "--from", "since", default="0.8", metavar="WHERE", help="Score from this share of each stream, or time, on."
-)
+@click.option("--from", "since", default="0.8", metavar="WHERE", help="Share of each stream, or time, to score from.")
 @click.option("--period", type=click.IntRange(1), help="Events of a season.  [default: the model's, or none]")
-@click.option(
-    "--output", type=click.Path(path_type=Path), metavar="FILE", help="All forecasts, as the daemon writes them."
-)
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="The measures, for machines."
-)
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="All forecasts, as JSON lines.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="The measures, as JSON.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="One HTML page with everything.")
 @click.option("--top", type=click.IntRange(1, 1000), default=10, help="Best and worst streams to list.")
 @click.option("--batch-size", type=click.IntRange(1), default=20_000, help="Events per batch; changes no byte.")
@@ -84,7 +78,7 @@ def backtest(
     panels = _panels(tests)
     found = document(past, tests, panels, top)
     for line in lines(found):
-        click.echo(line)
+        click.echo(line, err=str(output) == "-")
     if json_file is not None:
         json_file.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         click.echo(f"wrote {json_file}", err=True)

@@ -65,7 +65,7 @@ _OF_STREAM = ("mae", "rmse", "mase", "rel_mae")
 
 def _columns(found: Document) -> tuple[list[str], list[list[str]]]:
     """Of the table by horizon."""
-    chosen = [("pairs", lambda each: f"{each['pairs']:,}")]
+    chosen: list[tuple[str, Callable[[Document], str]]] = [("pairs", lambda each: f"{each['pairs']:,}")]
     chosen += [(name, _of(key)) for name, key in (("MAE", "mae"), ("RMSE", "rmse"), ("MASE", "mase"))]
     chosen.append(("RelMAE", _of("naive", "rel_mae")))
     if found["period"] > 1:

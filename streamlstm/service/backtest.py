@@ -175,6 +175,6 @@ def _require_pairs(history: History, tail: NDArray[np.int64], model: Model, sinc
         return
     behind = int((history.start[1:] > tail).sum())
     raise BadDataError(
-        f"history: expected a stream of more than {horizon} events, with some {since}, for one forecast and its actual "
-        f"value; the longest of {len(lengths):,} streams has {int(lengths.max())}, and {behind:,} have some"
+        f"history: expected a stream of more than {horizon} events, some of them {since}, for a forecast and its "
+        f"actual value; the longest of {len(lengths):,} streams has {int(lengths.max())}, and {behind:,} have some"
     )
