@@ -85,7 +85,7 @@ def backtest(
     if report is not None:
         from streamlstm.service.backtest_report import write_report
 
-        write_report(report, past, found, tests)
+        write_report(report, past, found, tests, panels)
         click.echo(f"wrote {report}", err=True)
 
 

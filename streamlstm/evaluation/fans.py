@@ -20,11 +20,12 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Fan:
-    """`following`: the forecasts of the smallest horizon, each at the event that it is of, NaN where there is none.
-    `path`: those of all horizons, made at the last event that all of them have an actual value for; None with one
-    horizon, or where the stream is too short.
+    """`following`: the forecasts of the smallest horizon, `horizon`, each at the event that it is of, NaN where there
+    is none. `path`: those of all horizons, made at the last event that all of them have an actual value for; None with
+    one horizon, or where the stream is too short.
     """
 
+    horizon: int
     time: Int64s
     actual: Floats
     following: Path
@@ -37,6 +38,7 @@ def fan(evidence: Evidence, stream: int, events: int) -> Fan:
     row = np.arange(max(int(evidence.tail[stream]), stop - events), stop)
     origin = row - evidence.horizons[0]
     return Fan(
+        evidence.horizons[0],
         evidence.time[row],
         evidence.actual[row],
         _path(evidence, stream, evidence.time[row], origin, np.zeros(len(row), np.int64)),

@@ -130,12 +130,13 @@ def _streams(history: History, found: Measures, top: int) -> Document:
     order = ranked(found).tolist()
     return {
         "ranked": len(order),
-        "worst": [_stream(history, found, stream) for stream in order[:top]],
-        "best": [_stream(history, found, stream) for stream in order[::-1][:top]],
+        "worst": [of_stream(history, found, stream) for stream in order[:top]],
+        "best": [of_stream(history, found, stream) for stream in order[::-1][:top]],
     }
 
 
-def _stream(history: History, found: Measures, stream: int) -> Document:
+def of_stream(history: History, found: Measures, stream: int) -> Document:
+    """The measures of one stream, with its id."""
     each = found.by_stream
     named: Document = {"stream": history.name(stream), "pairs": int(each.pairs[stream])}
     return named | {

@@ -5,7 +5,7 @@ from typing import Any
 NO_DIFFERENCE = 0.02
 """Errors that differ by less than this share are called equal."""
 
-HONEST = 0.03
+HONEST = 0.02
 """Intervals whose realised coverage is that close to what they promise keep it."""
 
 Document = dict[str, Any]
