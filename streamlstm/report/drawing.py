@@ -48,7 +48,8 @@ _SETTINGS: dict[str, Any] = {
 }
 _HEAD = re.compile(r"^.*?(?=<svg)|<metadata>.*?</metadata>|<!--.*?-->", re.DOTALL)
 _SIZE = re.compile(r'(<svg[^>]*?) width="[^"]*"|(<svg[^>]*?) height="[^"]*"')
-_FONT = re.compile(r"font: (?:[a-z0-9]+ )*?([0-9.]+px) [^;\"]*")
+_FONT = re.compile(r"font-family: [^;\"]*;? ?")
+_NAMESPACE = re.compile(r' xmlns(?::[a-z]+)?="[^"]*"')
 _GROUP = re.compile(r'<g id="[^"]*">')
 _COLOUR = re.compile("|".join(each.drawn for each in COLOURS))
 _NAMES = {each.drawn: f"var(--{each.name})" for each in COLOURS}
@@ -71,7 +72,7 @@ def _for_a_page(text: str, title: str) -> str:
     plain = _HEAD.sub("", text)
     for _ in range(2):
         plain = _SIZE.sub(lambda found: found[1] or found[2], plain, count=1)
-    plain = _FONT.sub(r"font-size: \1", plain)
+    plain = _NAMESPACE.sub("", _FONT.sub("", plain))
     plain = _COLOUR.sub(lambda found: _NAMES[found[0]], _GROUP.sub("<g>", plain))
     # presentation attributes don't take variables, declarations do
     plain = re.sub(r'(fill|stroke)="(var\(--[a-z]+\))"', r'style="\1: \2"', plain)

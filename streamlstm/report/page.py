@@ -66,8 +66,7 @@ def _header(document: Document, models: Sequence[Shown]) -> str:
 
 
 def _comparison(document: Document, models: Sequence[Shown], compared: Compared) -> Iterator[str]:
-    sentence = compared.sentence
-    yield f'<div class="verdict"><strong>{markup.text(sentence[0].upper() + sentence[1:])}.</strong></div>'
+    yield f'<div class="verdict"><strong>{markup.text(compared.sentence)}.</strong></div>'
     yield markup.heading(
         "Which is better",
         "The test of Diebold and Mariano on each stream's absolute errors, at 5 %; pooled over all streams on the mean "
@@ -82,12 +81,13 @@ def _comparison(document: Document, models: Sequence[Shown], compared: Compared)
         for each in document["comparison"]["horizons"]
     ]  # fmt: skip
     names = ("horizon", "forecasts", "RelMAE", "better", "worse", "undecided", "pooled statistic", "p")
-    parts = [markup.table(names, rows)]
     if len(compared.ratios) > 1:
-        drawn = plots.spread("comparison", compared.ratios, "MAE of the first over the second's", compared.verdicts)
+        drawn = plots.spread(
+            "comparison", compared.ratios, "MAE of the first over the second's", compared.verdicts, plots.WIDE
+        )
         keys = (("good", "better"), ("muted", "undecided"), ("bad", "worse"))
-        parts.append(markup.figure("All streams", keys, drawn, f"Horizon {rows[0][0]}"))
-    yield markup.grid(parts)
+        yield markup.grid([markup.figure("All streams", keys, drawn, f"Horizon {rows[0][0]}", "wide")]) + "<br>"
+    yield markup.table(names, rows)
 
 
 def _footer(document: Document, history: Sequence[str], models: Sequence[Shown]) -> str:

@@ -120,7 +120,9 @@ def autocorrelation(name: str, found: Document) -> str:
     return svg(name, "Autocorrelation of the errors", draw, NARROW, HEIGHT)
 
 
-def spread(name: str, ratios: Floats, label: str, verdicts: NDArray[np.int64] | None = None) -> str:
+def spread(
+    name: str, ratios: Floats, label: str, verdicts: NDArray[np.int64] | None = None, width: float = NARROW
+) -> str:
     """How many streams have which ratio of errors, on a logarithmic axis around 1: better at the left. `verdicts` -1,
     0, 1 colours them; without, all below 1 are good.
     """
@@ -144,7 +146,7 @@ def spread(name: str, ratios: Floats, label: str, verdicts: NDArray[np.int64] | 
         panel.set_ylabel("streams")
         panel.grid(False, axis="x")
 
-    return svg(name, f"Streams by {label}", draw, NARROW, HEIGHT)
+    return svg(name, f"Streams by {label}", draw, width, HEIGHT)
 
 
 def fan(name: str, stream: Fan) -> str:

@@ -157,7 +157,7 @@ def _forecasts(name: str, shown: Shown) -> Iterator[str]:
         return
     yield markup.heading(
         "Forecasts",
-        "The newest events of the streams with the largest and the smallest errors, beside those of the last value."
+        "The newest events of the streams that are worst and best beside the last value."
         if ranked > 1
         else "The newest events of the stream.",
     )
