@@ -72,6 +72,7 @@ def backtest(
     )  # fmt: skip
     _refuse_odd(compare, model, output, report)
     paths = compare or (model if model is not None else Path(config.model.path),)
+    _refuse_overwriting(history, paths, {"--output": output, "--json": json_file, "--report": report})
     models = [(str(path), _load(path)) for path in paths]
     past = _read(history, config, models, (stream_column, time_column, value_columns))
     tests = _run(past, config, models, options)
@@ -99,6 +100,16 @@ def _refuse_odd(
         from streamlstm.service.backtest_report import require_plots
 
         require_plots()
+
+
+def _refuse_overwriting(history: tuple[str, ...], models: tuple[Path, ...], written: dict[str, Path | None]) -> None:
+    from streamlstm.history.files import sources_of
+    from streamlstm.history.report import Report
+
+    read = [*(Path(source.path) for source in sources_of(history, Report())), *models]
+    for option, path in written.items():
+        if path is not None and path.exists() and any(each.exists() and path.samefile(each) for each in read):
+            raise UsageError(f"{option} {path}: is read too; expected another file")
 
 
 def _load(path: Path) -> "Model":

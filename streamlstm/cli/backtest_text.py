@@ -20,12 +20,13 @@ def lines(document: Document) -> Iterator[str]:
 
 
 def _model(found: Document) -> Iterator[str]:
+    from streamlstm.history.report import counted
     from streamlstm.service.backtest_words import sentences
 
     scored = found["scored"]
     yield (
-        f"{found['model']['path']} ({found['model']['hash'][:12]}): {found['events']:,} events, of which "
-        f"{scored['events']:,} of {scored['streams']:,} streams are scored"
+        f"{found['model']['path']} ({found['model']['hash'][:12]}): {found['events']:,} events; scored are "
+        f"{scored['events']:,}, of {counted(scored['streams'], 'stream')}"
     )
     yield from (f"  {sentence}" for sentence in sentences(found))
     yield ""

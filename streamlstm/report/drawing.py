@@ -50,7 +50,8 @@ _HEAD = re.compile(r"^.*?(?=<svg)|<metadata>.*?</metadata>|<!--.*?-->", re.DOTAL
 _SIZE = re.compile(r'(<svg[^>]*?) width="[^"]*"|(<svg[^>]*?) height="[^"]*"')
 _FONT = re.compile(r"font-family: [^;\"]*;? ?")
 _NAMESPACE = re.compile(r' xmlns(?::[a-z]+)?="[^"]*"')
-_GROUP = re.compile(r'<g id="[^"]*">')
+_ID = re.compile(r' id="([^"]*)"')
+_USED = re.compile(r"(?<=#)[A-Za-z_][\w.-]*")
 _COLOUR = re.compile("|".join(each.drawn for each in COLOURS))
 _NAMES = {each.drawn: f"var(--{each.name})" for each in COLOURS}
 
@@ -65,15 +66,18 @@ def svg(name: str, title: str, draw: Callable[[Axes], None], width: float, heigh
         draw(figure.subplots())
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return _for_a_page(text.getvalue(), title)
+    return _for_a_page(text.getvalue(), name, title)
 
 
-def _for_a_page(text: str, title: str) -> str:
+def _for_a_page(text: str, name: str, title: str) -> str:
     plain = _HEAD.sub("", text)
     for _ in range(2):
         plain = _SIZE.sub(lambda found: found[1] or found[2], plain, count=1)
     plain = _NAMESPACE.sub("", _FONT.sub("", plain))
-    plain = _COLOUR.sub(lambda found: _NAMES[found[0]], _GROUP.sub("<g>", plain))
+    plain = _COLOUR.sub(lambda found: _NAMES[found[0]], plain)
+    used = set(_USED.findall(plain))
+    plain = _ID.sub(lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", plain)
+    plain = _USED.sub(lambda found: f"{name}-{found[0]}", plain)
     # presentation attributes don't take variables, declarations do
     plain = re.sub(r'(fill|stroke)="(var\(--[a-z]+\))"', r'style="\1: \2"', plain)
     return plain.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1).strip()

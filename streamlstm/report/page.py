@@ -59,7 +59,7 @@ def _header(document: Document, models: Sequence[Shown]) -> str:
     names = " beside ".join(markup.text(shown.found["model"]["path"]) for shown in models)
     said = (
         f"{_listed(document['history']['sources'])}: {found['events']:,} events of "
-        f"{document['history']['streams']:,} streams; scored are {scored['events']:,} events, "
+        f"{_streams(document['history']['streams'])}; scored are {scored['events']:,} events, "
         f"{_day(scored['first_ms'])} to {_day(scored['last_ms'])}"
     )
     return f'<header><p class="eyebrow">Backtest</p><h1>{names}</h1><p>{markup.text(said)}</p></header>'
@@ -105,6 +105,10 @@ def _footer(document: Document, history: Sequence[str], models: Sequence[Shown])
 
 def _listed(sources: Sequence[str]) -> str:
     return ", ".join(sources[:3]) + (f" and {len(sources) - 3:,} more" if len(sources) > 3 else "")
+
+
+def _streams(count: int) -> str:
+    return "1 stream" if count == 1 else f"{count:,} streams"
 
 
 def _day(time_ms: int | None) -> str:

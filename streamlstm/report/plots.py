@@ -15,6 +15,8 @@ from streamlstm.report.style import BAD, GOOD, GRID, INK, MODEL, MUTED, NAIVE, S
 
 WIDE, NARROW, HEIGHT = 10.4, 5.0, 2.5
 BINS = 31
+MINUTE = 1 / 1440
+"""In days, as dates are drawn."""
 
 Document = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -178,6 +180,9 @@ def _band(panel: Axes, time: NDArray[np.datetime64], path: Path, alpha: float) -
 
 
 def _time_axis(panel: Axes, ticks: int) -> None:
+    begin, end = panel.get_xlim()
+    if end - begin < MINUTE:  # the locator finds no place for ticks in much less
+        panel.set_xlim((begin + end - MINUTE) / 2, (begin + end + MINUTE) / 2)
     locator = AutoDateLocator(maxticks=ticks)
     panel.xaxis.set_major_locator(locator)
     panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))

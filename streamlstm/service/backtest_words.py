@@ -2,8 +2,13 @@
 
 from typing import Any
 
+from streamlstm.history.report import counted
+
 NO_DIFFERENCE = 0.02
 """Errors that differ by less than this share are called equal."""
+
+FEWEST = 20
+"""Forecasts below which nothing is concluded."""
 
 HONEST = 0.02
 """Intervals whose realised coverage is that close to what they promise keep it."""
@@ -17,7 +22,10 @@ def verdict(found: Document) -> str:
     ratio = naive["rel_mae"]
     if ratio is None:
         return "it can't be held to repeating the last value: no stream changes"
-    streams = f"better on {naive['better_streams']:,} of {naive['streams']:,} streams"
+    if found["overall"]["pairs"] < FEWEST:
+        pairs = counted(found["overall"]["pairs"], "forecast")
+        return f"too few to tell whether it beats repeating the last value: {pairs} scored (RelMAE {ratio:.3f})"
+    streams = f"better on {naive['better_streams']:,} of {counted(naive['streams'], 'stream')}"
     if ratio < 1 - NO_DIFFERENCE:
         return f"it beats repeating the last value: {100 * (1 - ratio):.0f} % smaller errors, {streams}"
     if ratio <= 1 + NO_DIFFERENCE:
@@ -30,17 +38,17 @@ def verdict(found: Document) -> str:
 def beats_naive(found: Document) -> bool | None:
     """None: no difference, or nothing to tell it by."""
     ratio = found["overall"]["naive"]["rel_mae"]
-    if ratio is None or abs(ratio - 1) <= NO_DIFFERENCE:
+    if ratio is None or abs(ratio - 1) <= NO_DIFFERENCE or found["overall"]["pairs"] < FEWEST:
         return None
     return bool(ratio < 1)
 
 
 def seasonal_verdict(found: Document) -> str | None:
     seasonal = found["overall"]["seasonal_naive"]
-    if seasonal is None or seasonal["rel_mae"] is None:
+    if seasonal is None or seasonal["rel_mae"] is None or found["overall"]["pairs"] < FEWEST:
         return None
     ratio = seasonal["rel_mae"]
-    streams = f"better on {seasonal['better_streams']:,} of {seasonal['streams']:,} streams"
+    streams = f"better on {seasonal['better_streams']:,} of {counted(seasonal['streams'], 'stream')}"
     if ratio < 1 - NO_DIFFERENCE:
         return f"it beats the value one season before: {100 * (1 - ratio):.0f} % smaller errors, {streams}"
     word = "no better than" if ratio <= 1 + NO_DIFFERENCE else "worse than"
@@ -49,7 +57,7 @@ def seasonal_verdict(found: Document) -> str | None:
 
 def interval_verdict(found: Document) -> str | None:
     intervals = found["overall"]["intervals"]
-    if intervals is None or intervals["coverage"] is None:
+    if intervals is None or intervals["coverage"] is None or found["overall"]["pairs"] < FEWEST:
         return None
     said, held = 100 * intervals["level"], 100 * intervals["coverage"]
     words = f"intervals of {said:.0f} % hold {held:.1f} % of the actual values"
@@ -74,7 +82,7 @@ def comparison_verdict(panel: Document, names: tuple[str, str]) -> str:
     """Of the comparison at one horizon."""
     pooled, ratio = panel["pooled"], panel["rel_mae"]
     counts = (
-        f"better on {panel['first_better']:,} streams, worse on {panel['second_better']:,}, "
+        f"better on {counted(panel['first_better'], 'stream')}, worse on {panel['second_better']:,}, "
         f"undecided on {panel['undecided']:,}"
     )
     said = f"{names[0]} beside {names[1]}: {counts}"
