@@ -80,6 +80,12 @@ def backtest(
     found = document(past, tests, panels, top)
     for line in lines(found):
         click.echo(line, err=str(output) == "-")
+    _write(json_file, report, past, found, tests, panels)
+
+
+def _write(
+    json_file: Path | None, report: Path | None, past: "History", found: Any, tests: list["Backtest"], panels: list[Any]
+) -> None:
     if json_file is not None:
         json_file.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         click.echo(f"wrote {json_file}", err=True)

@@ -15,8 +15,7 @@ from streamlstm.report.style import BAD, GOOD, GRID, INK, MODEL, MUTED, NAIVE, S
 
 WIDE, NARROW, HEIGHT = 10.4, 5.0, 2.5
 BINS = 31
-MINUTE = 1 / 1440
-"""In days, as dates are drawn."""
+MINUTE = np.timedelta64(60_000, "ms")
 
 Document = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -54,7 +53,7 @@ def over_time(name: str, found: Document) -> str:
                 values = _numbers(timeline[key])
                 panel.stairs(values, edges, color=colour.drawn, linewidth=width, baseline=None)
         panel.set_ylim(bottom=0)
-        _time_axis(panel, 8)
+        _time_axis(panel, 8, edges)
 
     return svg(name, "Scaled error over time", draw, WIDE, HEIGHT)
 
@@ -169,7 +168,7 @@ def fan(name: str, stream: Fan) -> str:
             panel.plot(ahead, stream.path.yhat, color=SEASONAL.drawn, linewidth=1.6, linestyle=(0, (3, 1.6)))
         panel.margins(x=0.01)
         panel.yaxis.set_major_locator(MaxNLocator(5))
-        _time_axis(panel, 5)
+        _time_axis(panel, 5, time)
 
     return svg(name, "Forecasts beside actual values", draw, NARROW, HEIGHT)
 
@@ -179,11 +178,11 @@ def _band(panel: Axes, time: NDArray[np.datetime64], path: Path, alpha: float) -
         panel.fill_between(time, path.lower, path.upper, color=MODEL.drawn, alpha=alpha, linewidth=0)
 
 
-def _time_axis(panel: Axes, ticks: int) -> None:
-    begin, end = panel.get_xlim()
-    if end - begin < MINUTE:  # the locator finds no place for ticks in much less
-        panel.set_xlim((begin + end - MINUTE) / 2, (begin + end + MINUTE) / 2)
-    locator = AutoDateLocator(maxticks=ticks)
+def _time_axis(panel: Axes, ticks: int, time: NDArray[np.datetime64]) -> None:
+    if time.max() - time.min() < MINUTE:  # matplotlib would show some years around a single time
+        middle = time.min() + (time.max() - time.min()) / 2
+        panel.set_xlim(middle - MINUTE / 2, middle + MINUTE / 2)
+    locator = AutoDateLocator(minticks=2, maxticks=ticks)  # with more, it finds no ticks for two to five years
     panel.xaxis.set_major_locator(locator)
     panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     panel.xaxis.get_offset_text().set_color(MUTED.drawn)

@@ -30,9 +30,8 @@ def verdict(found: Document) -> str:
         return f"it beats repeating the last value: {100 * (1 - ratio):.0f} % smaller errors, {streams}"
     if ratio <= 1 + NO_DIFFERENCE:
         return f"it is no better than repeating the last value (RelMAE {ratio:.3f}), {streams}"
-    return (
-        f"it is worse than repeating the last value: don't serve it; {100 * (ratio - 1):.0f} % larger errors, {streams}"
-    )
+    larger = f"{100 * (ratio - 1):.0f} % larger errors" if ratio < 3 else f"errors {ratio:.3g} times as large"
+    return f"it is worse than repeating the last value: don't serve it; {larger}, {streams}"
 
 
 def beats_naive(found: Document) -> bool | None:
