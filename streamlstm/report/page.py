@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,8 @@ def _body(
         yield from _comparison(document, models, compared)
     for k, shown in enumerate(models):
         if len(models) > 1:
-            yield f'<h1 style="margin-top: 56px">{markup.text(shown.found["model"]["path"])}</h1>'
+            named = _named([each.found["model"]["path"] for each in models])[k]
+            yield f'<h1 style="margin-top: 56px">{markup.text(named)}</h1>'
         yield from sections(f"model-{k}", shown)
     yield _footer(document, history, models)
 
@@ -56,7 +58,7 @@ def _body(
 def _header(document: Document, models: Sequence[Shown]) -> str:
     found = models[0].found
     scored = found["scored"]
-    names = " beside ".join(markup.text(shown.found["model"]["path"]) for shown in models)
+    names = " beside ".join(map(markup.text, _named([shown.found["model"]["path"] for shown in models])))
     said = (
         f"{_listed(document['history']['sources'])}: {found['events']:,} events of "
         f"{_streams(document['history']['streams'])}; scored are {scored['events']:,} events, "
@@ -104,7 +106,13 @@ def _footer(document: Document, history: Sequence[str], models: Sequence[Shown])
 
 
 def _listed(sources: Sequence[str]) -> str:
-    return ", ".join(sources[:3]) + (f" and {len(sources) - 3:,} more" if len(sources) > 3 else "")
+    return ", ".join(_named(sources)[:3]) + (f" and {len(sources) - 3:,} more" if len(sources) > 3 else "")
+
+
+def _named(paths: Sequence[str]) -> list[str]:
+    """Names of files without their folders, where that leaves them apart."""
+    names = [PurePath(path).name or path for path in paths]
+    return names if len(set(names)) == len(names) else list(paths)
 
 
 def _streams(count: int) -> str:

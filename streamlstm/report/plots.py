@@ -15,6 +15,7 @@ from streamlstm.report.style import BAD, GOOD, GRID, INK, MODEL, MUTED, NAIVE, S
 
 WIDE, NARROW, HEIGHT = 10.4, 5.0, 2.5
 BINS = 31
+MUCH = 20
 MINUTE = np.timedelta64(60_000, "ms")
 
 Document = dict[str, Any]
@@ -32,7 +33,8 @@ def by_horizon(name: str, found: Document) -> str:
         panel.plot(
             horizons, _numbers(each["mae"] for each in found["horizons"]), ".-", color=MODEL.drawn, linewidth=2.2
         )
-        panel.set_ylim(bottom=0)
+        others = ([_mae(each[key]) for each in found["horizons"]] for key in ("naive", "seasonal_naive"))
+        _error_axis(panel, [[each["mae"] for each in found["horizons"]], *others])
         _count_axis(panel, "horizon, events ahead")
 
     return svg(name, "Mean absolute error by horizon", draw, NARROW, HEIGHT)
@@ -52,7 +54,7 @@ def over_time(name: str, found: Document) -> str:
             if timeline[key] is not None:
                 values = _numbers(timeline[key])
                 panel.stairs(values, edges, color=colour.drawn, linewidth=width, baseline=None)
-        panel.set_ylim(bottom=0)
+        _error_axis(panel, [timeline[key] for key in ("naive", "seasonal_naive", "model")])
         _time_axis(panel, 8, edges)
 
     return svg(name, "Scaled error over time", draw, WIDE, HEIGHT)
@@ -102,7 +104,7 @@ def reliability(name: str, found: Document) -> str:
     return svg(name, "Actual values at or below each quantile", draw, NARROW, HEIGHT)
 
 
-def autocorrelation(name: str, found: Document) -> str:
+def autocorrelation(name: str, found: Document, width: float) -> str:
     """Of the errors, by lag, with the bounds of white noise."""
     acf = found["autocorrelation"]
 
@@ -118,7 +120,7 @@ def autocorrelation(name: str, found: Document) -> str:
         panel.set_ylim(-min(reach, 1.02), min(reach, 1.02))
         _count_axis(panel, "lag, events")
 
-    return svg(name, "Autocorrelation of the errors", draw, NARROW, HEIGHT)
+    return svg(name, "Autocorrelation of the errors", draw, width, HEIGHT)
 
 
 def spread(
@@ -176,6 +178,20 @@ def fan(name: str, stream: Fan) -> str:
 def _band(panel: Axes, time: NDArray[np.datetime64], path: Path, alpha: float) -> None:
     if path.lower is not None and path.upper is not None:
         panel.fill_between(time, path.lower, path.upper, color=MODEL.drawn, alpha=alpha, linewidth=0)
+
+
+def _error_axis(panel: Axes, lines: Sequence[Sequence[float | None] | None]) -> None:
+    """From 0 on; logarithmic where one line would lie flat below another."""
+    positive = [values[values > 0] for line in lines if line is not None for values in (_numbers(line),)]
+    levels = [float(np.median(values)) for values in positive if values.size]
+    if levels and max(levels) > MUCH * min(levels):
+        panel.set_yscale("log")
+    else:
+        panel.set_ylim(bottom=0)
+
+
+def _mae(baseline: Document | None) -> float | None:
+    return None if baseline is None else baseline["mae"]
 
 
 def _time_axis(panel: Axes, ticks: int, time: NDArray[np.datetime64]) -> None:

@@ -14,6 +14,8 @@ from streamlstm.report.markup import Cell
 MODEL_KEYS = (("model", "this model"), ("naive", "the last value"))
 SEASON_KEY = ("seasonal", "one season before")
 MOST_ROWS = 24
+MOST_TILES = 6
+"""In a row."""
 
 Document = dict[str, Any]
 
@@ -70,7 +72,8 @@ def tiles(found: Document) -> str:
     if found["anomalies"] is not None:
         parts.append(markup.tile(number(found["anomalies"]["per_1000"], 2), "anomalies per 1,000 events"))
     parts.append(markup.tile(f"{overall['pairs']:,}", "forecasts scored"))
-    return '<div class="tiles">' + "".join(parts) + "</div>"
+    columns = len(parts) if len(parts) <= MOST_TILES else -(-len(parts) // 2)
+    return f'<div class="tiles" style="--columns: {columns}">' + "".join(parts) + "</div>"
 
 
 def _errors(name: str, found: Document) -> Iterator[str]:
@@ -90,9 +93,11 @@ def _errors(name: str, found: Document) -> Iterator[str]:
         keys_acf = [("model", "median stream"), ("muted", "where 95 % of white noise lies")]
         if found["autocorrelation"]["streams"] > 1:
             keys_acf.insert(1, ("band", "10 to 90 % of streams"))
-        drawn = plots.autocorrelation(f"{name}-acf", found)
+        is_alone = len(parts) == 1
+        drawn = plots.autocorrelation(f"{name}-acf", found, plots.WIDE if is_alone else plots.NARROW)
         said = "Bars beyond the grey band: something is left in the errors to forecast"
-        parts.append(markup.figure("Autocorrelation of the errors", keys_acf, drawn, said))
+        kind = "wide" if is_alone else ""
+        parts.append(markup.figure("Autocorrelation of the errors", keys_acf, drawn, said, kind))
     yield markup.grid(parts)
     yield "<br>" + _horizon_table(found)
 

@@ -51,7 +51,7 @@ h3 {{ font-size: 14px; font-weight: 600; margin: 0 0 2px; overflow-wrap: anywher
 .verdict.good {{ border-left-color: var(--good); }} .verdict.bad {{ border-left-color: var(--bad); }}
 .verdict strong {{ display: block; font-size: 21px; line-height: 1.35; letter-spacing: -.01em; font-weight: 600; }}
 .verdict ul {{ margin: 8px 0 0; padding: 0; list-style: none; color: var(--muted); }}
-.tiles {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(188px, 1fr)); gap: 12px; }}
+.tiles {{ display: grid; grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); gap: 12px; }}
 .tile {{ background: var(--card); border: 1px solid var(--grid); border-radius: 12px; padding: 14px 16px; }}
 .tile b {{ display: block; font-size: 26px; line-height: 1.25; letter-spacing: -.02em; font-weight: 600; }}
 .tile span {{ color: var(--muted); font-size: 13px; }}
@@ -84,7 +84,8 @@ footer {{ margin-top: 48px; padding-top: 18px; border-top: 1px solid var(--grid)
 footer dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 3px 18px; margin: 0 0 16px; }}
 footer dt {{ color: var(--ink); }} footer dd {{ margin: 0; }}
 footer li {{ overflow-wrap: anywhere; }}
-@media (max-width: 760px) {{ .grid {{ grid-template-columns: minmax(0, 1fr); }} main {{ padding: 28px 16px; }} }}
+@media (max-width: 760px) {{ .grid {{ grid-template-columns: minmax(0, 1fr); }} main {{ padding: 28px 16px; }}
+  .tiles {{ grid-template-columns: repeat(2, minmax(0, 1fr)); }} }}
 @media print {{ body {{ font-size: 11.5px; }} main {{ max-width: none; padding: 0; }} h2 {{ break-after: avoid; }}
   .verdict, .tile, figure, .card {{ border-radius: 6px; }} }}
 """

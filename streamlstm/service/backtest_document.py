@@ -130,8 +130,8 @@ def _streams(history: History, found: Measures, top: int) -> Document:
     order = ranked(found).tolist()
     return {
         "ranked": len(order),
-        "worst": [of_stream(history, found, stream) for stream in order[:top]],
-        "best": [of_stream(history, found, stream) for stream in order[::-1][:top]],
+        "worst": [of_stream(history, found, stream) for stream in order[: min(top, len(order) - len(order) // 2)]],
+        "best": [of_stream(history, found, stream) for stream in order[::-1][: min(top, len(order) // 2)]],
     }
 
 

@@ -47,7 +47,7 @@ def write_report(
     if panels:
         panel = panels[0]
         is_known = (panel.mae > 0) & (panel.other_mae > 0)
-        names = (tests[0].path, tests[1].path)
+        names = (Path(tests[0].path).name, Path(tests[1].path).name)
         compared = Compared(
             comparison_verdict(document["comparison"]["horizons"][0], names),
             panel.mae[is_known] / panel.other_mae[is_known],
