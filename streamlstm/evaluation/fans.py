@@ -51,7 +51,7 @@ def _path(evidence: Evidence, stream: int, time: Int64s, origin: Int64s, output:
     is_kept = origin >= first
     at = np.where(is_kept, origin, first) + int(evidence.place[stream])
     yhat, lower, upper = (
-        None if column is None else np.where(is_kept, column[at, output], np.nan)
+        None if column is None else np.where(is_kept & np.isfinite(column[at, output]), column[at, output], np.nan)
         for column in (evidence.yhat, evidence.lower, evidence.upper)
     )
     assert yhat is not None

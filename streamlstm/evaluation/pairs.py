@@ -22,9 +22,9 @@ class Evidence:
     in which it saw them; an actual is NaN where it was missing. Those from tail[s] on are scored; the forecasts made at
     rows from first[s] <= tail[s] on were kept, and stand at row + place[s] of the columns [K].
 
-    `yhat`, `lower`, `upper` [K, O], `anomaly` [K], NaN where not known; None where the model makes none. `level` is
-    the share that [lower, upper] is meant to cover. `seen` [K]: events of the stream up to this one. A stream that
-    began anew in between counts from 1 again, and no forecast is held to what came after that.
+    `yhat`, `lower`, `upper` [K, O], `anomaly` [K], not finite where not known; None where the model makes none. `level`
+    is the share that [lower, upper] is meant to cover. `life` [K]: a number that changes where a stream begins, begins
+    anew, or goes on after a gap; no forecast is held to what came in another life.
     """
 
     horizons: tuple[int, ...]
@@ -34,7 +34,7 @@ class Evidence:
     tail: Int64s
     first: Int64s
     place: Int64s
-    seen: NDArray[np.int32]
+    life: NDArray[np.int64]
     yhat: Floats
     lower: Floats | None
     upper: Floats | None
@@ -94,7 +94,7 @@ def pairs(evidence: Evidence, output: int, period: int, begin: int, end: int) ->
     is_kept = row - horizon >= evidence.first[stream]
     event, stream, row = np.flatnonzero(is_kept) + begin, stream[is_kept], row[is_kept]
     at = row - horizon + evidence.place[stream]
-    counts = evidence.seen[row + evidence.place[stream]] - evidence.seen[at] == horizon
+    counts = evidence.life[row + evidence.place[stream]] == evidence.life[at]
     counts &= np.isfinite(evidence.actual[row]) & np.isfinite(evidence.yhat[at, output])
     event, stream, row, at = event[counts], stream[counts], row[counts], at[counts]
     seasonal = None

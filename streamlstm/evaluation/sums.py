@@ -69,11 +69,12 @@ def _add(totals: Floats, found: Pairs, level: float) -> None:
             add(Sum(first + 1), np.where(is_known, size, 0.0))
             add(Sum(first + 2), np.where(is_known, np.abs(baseline - found.actual), 0.0))
     if found.lower is not None and found.upper is not None:
-        is_known = ~(np.isnan(found.lower) | np.isnan(found.upper))
+        is_known = np.isfinite(found.lower) & np.isfinite(found.upper)
+        lower, upper = (np.where(is_known, bound, found.yhat) for bound in (found.lower, found.upper))
         add(Sum.INTERVALS, is_known.astype(np.float64))
-        add(Sum.COVERED, ((found.lower <= found.actual) & (found.actual <= found.upper)).astype(np.float64))
-        add(Sum.WIDTH, np.where(is_known, found.upper - found.lower, 0.0))
-        for k, quantile in enumerate((found.lower, found.yhat, found.upper)):
+        add(Sum.COVERED, (is_known & (lower <= found.actual) & (found.actual <= upper)).astype(np.float64))
+        add(Sum.WIDTH, upper - lower)
+        for k, quantile in enumerate((lower, found.yhat, upper)):
             q, miss = quantile_levels(level)[k], found.actual - quantile
             loss = np.maximum(q * miss, (q - 1) * miss)
             add(Sum(Sum.PINBALL_LOW + k), np.where(is_known, loss, 0.0))

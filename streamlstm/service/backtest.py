@@ -155,7 +155,7 @@ def require_comparable(first: Model, second: Model) -> None:
 
 def period_of(model: Model, options: BacktestOptions) -> int:
     """Events of a season; 1: none is known."""
-    return options.period or getattr(model, "period", None) or 1
+    return options.period or (model.features.period if model.features is not None else 0) or 1
 
 
 def tail_of(history: History, since: Since) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from streamlstm.engine.forecaster import Forecaster, ForecasterSettings
 from streamlstm.evaluation.pairs import Evidence
 from streamlstm.events.batch import EventBatch, Reason
 from streamlstm.events.encode import ForecastEncoder
-from streamlstm.events.forecast import ForecastBatch
+from streamlstm.events.forecast import ForecastBatch, Status
 from streamlstm.history.history import History
 from streamlstm.model.model_file import Model
 
@@ -72,8 +72,8 @@ class Replay:
         kept = history.start[1:] - self.first
         self.place = np.cumsum(kept) - kept - self.first
         self.kept = int(kept.sum())
-        self.accepted = np.zeros(history.rows, np.bool_)
-        self.seen = np.zeros(self.kept, np.int32)
+        self.accepted, self.filled = np.zeros((2, history.rows), np.bool_)
+        self.begins = np.zeros(self.kept, np.bool_)
         self.columns: dict[str, NDArray[np.float64]] = {}
         self.refused = Counter[str]()
 
@@ -119,7 +119,8 @@ class Replay:
         self.accepted[rows[good]] = True
         good = good[rows[good] >= self.first[self.stream[rows[good]]]]
         at = rows[good] + self.place[self.stream[rows[good]]]
-        self.seen[at] = forecasts.n_seen[good]
+        self.begins[at] = (forecasts.n_seen[good] == 1) | (forecasts.status[good] == Status.GAP)
+        self.filled[rows[good]] = forecasts.status[good] == Status.FILLED
         for name, values in _columns(forecasts):
             if name not in self.columns:
                 self.columns[name] = _column((self.kept, *values.shape[1:]))
@@ -128,14 +129,15 @@ class Replay:
     def _evidence(self) -> Evidence:
         """What was kept, without the rows that the engine refused."""
         history, start, first, tail = self.history, self.history.start, self.first, self.tail
-        time, actual, seen, columns = history.time, history.x[:, self.model.target], self.seen, self.columns
+        time, begins, columns = history.time, self.begins, self.columns
+        actual = np.where(self.filled, np.nan, history.x[:, self.model.target])
         if not self.accepted.all():
             before = np.zeros(history.rows + 1, np.int64)
             np.cumsum(self.accepted, out=before[1:])
             is_kept = self.accepted & (np.arange(history.rows) >= first[self.stream])
             at = np.flatnonzero(is_kept) + self.place[self.stream[is_kept]]
             start, first, tail = before[start], before[first], before[tail]
-            time, actual, seen = time[self.accepted], actual[self.accepted], seen[at]
+            time, actual, begins = time[self.accepted], actual[self.accepted], begins[at]
             columns = {name: column[at] for name, column in columns.items()}
         kept = start[1:] - first
         return Evidence(
@@ -146,12 +148,12 @@ class Replay:
             tail=tail,
             first=first,
             place=np.cumsum(kept) - kept - first,
-            seen=seen,
+            life=np.cumsum(begins),
             yhat=columns["yhat"],
             lower=columns.get("lower"),
             upper=columns.get("upper"),
             anomaly=columns.get("anomaly_score"),
-            level=getattr(self.model, "level", None) or USUAL_LEVEL,
+            level=self.model.level or USUAL_LEVEL,
         )
 
 

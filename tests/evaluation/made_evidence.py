@@ -24,9 +24,7 @@ def made_evidence(seed: int = 1, *, intervals: bool = True, lengths: tuple[int, 
     kept = stops - first
     place = np.cumsum(kept) - kept - first
     row = np.arange(kept.sum()) - np.repeat(place, kept)
-    seen = row - np.repeat(start[:-1], kept) + 1
-    anew = int(start[0]) + 45
-    seen[(row >= anew) & (row < stops[0])] -= 45
+    life = np.repeat(np.arange(streams), kept) + (row >= int(start[0]) + 45)
     shape = (int(kept.sum()), len(HORIZONS))
     scale = np.repeat(10.0 ** np.arange(streams), kept)[:, np.newaxis]
     yhat = scale * (3 + 0.5 * rng.standard_normal(shape))
@@ -34,9 +32,10 @@ def made_evidence(seed: int = 1, *, intervals: bool = True, lengths: tuple[int, 
     anomaly = 2 * rng.random(shape[0])
     anomaly[:5] = np.nan
     half[rng.random(shape) < 0.05] = np.nan
+    half[rng.random(shape) < 0.05] = np.inf
     return Evidence(
         horizons=HORIZONS, start=start, time=1_730_000_000_000 + MINUTE * np.arange(len(actual)) % 4_000_000,
-        actual=actual, tail=tail, first=first, place=place, seen=seen.astype(np.int32), yhat=yhat,
+        actual=actual, tail=tail, first=first, place=place, life=life, yhat=yhat,
         lower=yhat - half if intervals else None, upper=yhat + half if intervals else None,
         anomaly=anomaly if intervals else None, level=0.8,
     )  # fmt: skip
@@ -67,7 +66,7 @@ def pairs_one_by_one(evidence: Evidence, output: int, period: int) -> list[Pair]
             if at < evidence.first[s]:
                 continue
             origin, target = at + int(evidence.place[s]), row + int(evidence.place[s])
-            if evidence.seen[target] - evidence.seen[origin] != horizon or np.isnan(evidence.actual[row]):
+            if evidence.life[target] != evidence.life[origin] or np.isnan(evidence.actual[row]):
                 continue
             bounds = [
                 np.nan if each is None else float(each[origin, output]) for each in (evidence.lower, evidence.upper)

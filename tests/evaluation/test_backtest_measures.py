@@ -71,6 +71,7 @@ def check(found: object, expected: list[Pair], scales: np.ndarray) -> None:
     """The measures, each from the pairs themselves by evaluation.metrics."""
     actual, yhat = column(expected, "actual"), column(expected, "yhat")
     lower, upper = column(expected, "lower"), column(expected, "upper")
+    lower[np.isinf(lower)] = upper[np.isinf(upper)] = np.nan  # not known yet
     streams = len(scales)
 
     def close(name: str, value: float) -> None:

@@ -14,11 +14,13 @@ from streamlstm.cli.main import outcome
 from streamlstm.config import Config, load
 from streamlstm.engine.forecaster import ForecasterSettings
 from streamlstm.errors import BadDataError, UsageError
+from streamlstm.evaluation.sums import Sum, sum_by_stream
 from streamlstm.events.forecast import ForecastBatch
 from streamlstm.history.collector import Rules
 from streamlstm.history.columns import Wanted
 from streamlstm.history.files import read_files
 from streamlstm.history.history import History
+from streamlstm.kernels import judge_layout as at
 from streamlstm.model.golden import make_golden
 from streamlstm.model.model_file import Model, Scaling, ScalingKind, no_scaling, save
 from streamlstm.service import replay as replay_module
@@ -104,8 +106,8 @@ class TestBytes:
         rows = [json.loads(line) for line in made_lines() if line.startswith('{"stream"') and '"value":' in line]
         good = sorted((row for row in rows if row["value"] is not None and "ts" in row), key=lambda row: row["ts"])
         lines = [json.dumps(row) for row in good]
-        for at in range(10, len(lines), 97):
-            lines.insert(at, '{"stream":"s1","ts":1,"value":null}')  # refused, but counted by `src`
+        for place in range(10, len(lines), 97):
+            lines.insert(place, '{"stream":"s1","ts":1,"value":null}')  # refused, but counted by `src`
         source.write_text("\n".join(lines))
         run(source, made_model(), output=tmp_path / "out.jsonl")
         assert (tmp_path / "out.jsonl").read_bytes() == forecast_bytes(tmp_path, made_model(), source)
@@ -338,3 +340,39 @@ class TestCompare:
         first, second = run(source, made_model()), run(source, made_model(TINY))
         with pytest.raises(BadDataError, match="expected the same events"):
             compare_two(first, second, lambda done: None)
+
+
+def test_the_daemon_scores_itself_alike(tmp_path: Path) -> None:
+    """The engine's own totals (kernels.judge_layout), of gaps and missing values too, beside the backtest's sums."""
+    source, rng = tmp_path / "in.jsonl", random.Random(9)
+    times = np.cumsum([1000 * (1 if rng.random() < 0.98 else 600) for _ in range(900)])
+    events = [
+        {
+            "stream": f"s{k % 4}",
+            "ts": int(BEGIN + time),
+            "value": None if k % 41 == 40 else rng.gauss(10.0 ** (k % 4), 1),
+        }
+        for k, time in enumerate(times)
+    ]
+    source.write_text("\n".join(map(json.dumps, events)))
+    model = made_model()
+    model = Model(**{field: getattr(model, field) for field in MODEL_FIELDS} | {"level": 0.9, "guard": True})
+    history = history_of(source, keep_missing=True)
+    settings = ForecasterSettings(max_streams=9, gap_ms=60_000, missing="hold")
+    with ThreadPoolExecutor(1) as executor:
+        replay = Replay(history, model, settings, executor, tail=history.start[:-1], topic="t", batch_size=100)
+        evidence = replay.run(None, lambda done: None).evidence
+    totals = replay.forecaster.prediction.totals
+    for output in range(len(HORIZONS)):
+        sums = sum_by_stream(evidence, output, 1).sum(axis=1)
+        for ours, theirs in (
+            (Sum.PAIRS, at.SCORED), (Sum.ABS, at.ABSOLUTE), (Sum.SQUARE, at.SQUARED), (Sum.COVERED, at.COVERED),
+            (Sum.WIDTH, at.WIDTHS),
+        ):  # fmt: skip
+            assert sums[ours] == pytest.approx(totals[output][theirs], rel=1e-9), ours.name
+        assert sums[Sum.PAIRS] > 700
+        assert sums[Sum.INTERVALS] > 600
+
+
+MODEL_FIELDS = ("parameters", "window", "inputs", "target", "predicts", "horizons", "scaling", "interval_ms", "origin",
+                "golden")  # fmt: skip
