@@ -23,8 +23,8 @@ class Evidence:
     rows from first[s] <= tail[s] on were kept, and stand at row + place[s] of the columns [K].
 
     `yhat`, `lower`, `upper` [K, O], `anomaly` [K], not finite where not known; None where the model makes none. `level`
-    is the share that [lower, upper] is meant to cover. `life` [K]: a number that changes where a stream begins, begins
-    anew, or goes on after a gap; no forecast is held to what came in another life.
+    is the share that [lower, upper] is meant to cover, 0 without intervals. `life` [K]: a number that changes where a
+    stream begins, begins anew, or goes on after a gap; no forecast is held to what came in another life.
     """
 
     horizons: tuple[int, ...]

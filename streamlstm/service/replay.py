@@ -26,8 +26,6 @@ from streamlstm.model.model_file import Model
 IN_MEMORY_BYTES = 1 << 30
 """Columns of forecasts beyond that are kept in a temporary file."""
 
-USUAL_LEVEL = 0.9
-
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
@@ -62,7 +60,7 @@ class Replay:
         # a full table would look for room at every event; one that holds them all gives the same bytes
         settings = replace(settings, max_streams=min(settings.max_streams, streams), max_ahead_ms=None)
         self.forecaster = Forecaster(model, settings, executor)
-        self.encoder = ForecastEncoder(model.model_hash[:12], model.horizons)
+        self.encoder = ForecastEncoder(model.model_hash[:12], model.horizons, level=model.level)
         self.batch = EventBatch(len(history.inputs), np.zeros(0, np.uint8), batch_size)
         self.key_len = np.fromiter(map(len, history.streams), np.int64, streams)
         self.key_at = np.cumsum(self.key_len) - self.key_len
@@ -153,7 +151,7 @@ class Replay:
             lower=columns.get("lower"),
             upper=columns.get("upper"),
             anomaly=columns.get("anomaly_score"),
-            level=self.model.level or USUAL_LEVEL,
+            level=self.model.level,
         )
 
 
@@ -174,8 +172,9 @@ def feed_order(history: History) -> NDArray[np.int64]:
 
 def _columns(forecasts: ForecastBatch) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Those that the model makes."""
-    for name in ("yhat", "lower", "upper", "anomaly_score"):
-        column: NDArray[np.float64] | None = getattr(forecasts, name, None)
+    yield "yhat", forecasts.yhat
+    for name in ("lower", "upper", "anomaly_score"):
+        column: NDArray[np.float64] | None = getattr(forecasts, name)
         if column is not None:
             yield name, column
 

@@ -4,6 +4,7 @@ import json
 import random
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from streamlstm.config import Config, load
 from streamlstm.engine.forecaster import ForecasterSettings
 from streamlstm.errors import BadDataError, UsageError
 from streamlstm.evaluation.sums import Sum, sum_by_stream
-from streamlstm.events.forecast import ForecastBatch
 from streamlstm.history.collector import Rules
 from streamlstm.history.columns import Wanted
 from streamlstm.history.files import read_files
@@ -42,6 +42,11 @@ def made_model(scaling: Scaling = RUNNING, horizons: tuple[int, ...] = HORIZONS,
         parameters=parameters, window=window, inputs=("value",), target=0, predicts="change", horizons=horizons,
         scaling=scaling, interval_ms=None, origin={}, golden=make_golden(parameters, window),
     )  # fmt: skip
+
+
+def guarded(model: Model) -> Model:
+    """The same network behind the judge: with a guard, intervals and anomaly scores."""
+    return replace(model, level=0.8, guard=True, model_hash="")
 
 
 def made_lines(events: int = 900, streams: int = 7, *, seed: int = 3) -> list[str]:
@@ -84,8 +89,15 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
+CASES = {
+    "carry": made_model(),
+    "window": made_model(no_scaling(1), (2,), 5),
+    "judged": guarded(made_model()),
+}
+
+
 class TestBytes:
-    @pytest.mark.parametrize("model", [made_model(), made_model(no_scaling(1), (2,), 5)], ids=["carry", "window"])
+    @pytest.mark.parametrize("model", CASES.values(), ids=CASES)
     def test_those_of_forecast(self, tmp_path: Path, model: Model) -> None:
         """Late and duplicate events, and lines that are refused, among them. Late ones stay within their second, as
         all streams are fed in the order of time.
@@ -129,7 +141,7 @@ class TestBytes:
         found = []
         for batch_size, threads in ((1, 1), (7, 2), (100_000, 1)):
             output = tmp_path / f"{batch_size}.jsonl"
-            test = run(source, made_model(), output=output, batch_size=batch_size, threads=threads)
+            test = run(source, guarded(made_model()), output=output, batch_size=batch_size, threads=threads)
             found.append((output.read_bytes(), test.summary.overall.mae, test.evidence.yhat.tobytes()))
         assert found[0] == found[1] == found[2]
 
@@ -193,6 +205,31 @@ class TestMeasures:
             assert found.naive_mae == pytest.approx(np.abs(naive).mean(), rel=1e-12)
             assert found.rel_mae == pytest.approx(np.exp(np.log(ratios).mean()), rel=1e-12)
 
+    def test_intervals_and_scores_of_the_written_lines(self, tmp_path: Path, source: Path) -> None:
+        test = run(source, guarded(made_model()), output=tmp_path / "out.jsonl", since=Since(0.3))
+        events = defaultdict(list)
+        for line in (tmp_path / "out.jsonl").read_bytes().splitlines():
+            event = json.loads(line)
+            events[event["stream"]].append(event)
+        known, scores = [], []
+        for listed in events.values():
+            tail = int(np.floor(0.3 * len(listed)))
+            scores += [event["anomaly_score"] for event in listed[tail:]]
+            for origin, event in zip(listed[tail - 1 :], listed[tail:], strict=False):
+                if origin["lower"][0] is not None:
+                    known.append((origin["lower"][0], origin["upper"][0], event["y"]))
+        low, high, actual = np.array(known).T
+        found, anomalies = test.summary.horizons[0], test.summary.anomalies
+        assert len(known) > 500
+        assert found.coverage == pytest.approx(np.mean((low <= actual) & (actual <= high)), rel=1e-12)
+        assert found.width == pytest.approx(np.mean(high - low), rel=1e-12)
+        assert found.pinball[0] == pytest.approx(
+            np.mean(np.maximum(0.1 * (actual - low), -0.9 * (actual - low))), rel=1e-12
+        )
+        given = [score for score in scores if score is not None]
+        assert anomalies is not None
+        assert (anomalies.known, anomalies.anomalous) == (len(given), sum(score > 1 for score in given))
+
     def test_from_a_time_on(self, tmp_path: Path) -> None:
         source = tmp_path / "in.jsonl"
         events = [{"stream": f"s{i % 2}", "ts": BEGIN + 1000 * i, "value": i % 5} for i in range(100)]
@@ -223,37 +260,6 @@ class TestMeasures:
         found = run(source, made_model())
         assert isinstance(found.evidence.yhat, np.memmap)
         assert found.summary.overall.mae == expected.mae
-
-
-def test_intervals_and_scores_of_the_engine_are_kept(source: Path) -> None:
-    """By the contract of ForecastBatch: columns that a model may have."""
-    history = history_of(source)
-    tail = history.tail_after(0.8)
-    with ThreadPoolExecutor(1) as executor:
-        replay = Replay(
-            history, made_model(), ForecasterSettings(max_streams=20), executor, tail=tail, topic="t", batch_size=50
-        )
-        forecast = replay.forecaster.forecast
-
-        def widened(*arguments: Any) -> Any:
-            made: ForecastBatch = forecast(*arguments)
-            columns = {name: getattr(made, name) for name in ("yhat", "single", "status", "n_seen", "gap_ms")}
-            score = made.yhat[:, 0] / 2
-            return Widened(**columns, lower=made.yhat - 1, upper=made.yhat + 2, anomaly_score=score)
-
-        replay.forecaster.forecast = widened  # type: ignore[method-assign]
-        evidence = replay.run(None, lambda done: None).evidence
-    assert evidence.lower is not None
-    assert evidence.upper is not None
-    assert evidence.anomaly is not None
-    np.testing.assert_array_equal(evidence.lower, evidence.yhat - 1)
-    np.testing.assert_array_equal(evidence.upper, evidence.yhat + 2)
-    np.testing.assert_array_equal(evidence.anomaly, evidence.yhat[:, 0] / 2)
-
-
-class Widened:
-    def __init__(self, **columns: Any) -> None:
-        vars(self).update(columns)
 
 
 def test_events_are_fed_by_time_but_no_stream_is_reordered(tmp_path: Path) -> None:
@@ -355,8 +361,7 @@ def test_the_daemon_scores_itself_alike(tmp_path: Path) -> None:
         for k, time in enumerate(times)
     ]
     source.write_text("\n".join(map(json.dumps, events)))
-    model = made_model()
-    model = Model(**{field: getattr(model, field) for field in MODEL_FIELDS} | {"level": 0.9, "guard": True})
+    model = guarded(made_model())
     history = history_of(source, keep_missing=True)
     settings = ForecasterSettings(max_streams=9, gap_ms=60_000, missing="hold")
     with ThreadPoolExecutor(1) as executor:
@@ -372,7 +377,3 @@ def test_the_daemon_scores_itself_alike(tmp_path: Path) -> None:
             assert sums[ours] == pytest.approx(totals[output][theirs], rel=1e-9), ours.name
         assert sums[Sum.PAIRS] > 700
         assert sums[Sum.INTERVALS] > 600
-
-
-MODEL_FIELDS = ("parameters", "window", "inputs", "target", "predicts", "horizons", "scaling", "interval_ms", "origin",
-                "golden")  # fmt: skip
