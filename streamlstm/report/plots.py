@@ -75,6 +75,8 @@ def coverage(name: str, found: Document) -> str:
         panel.set_ylim(max(0.0, low - 0.03), 1.005)
         panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         _count_axis(panel, "horizon, events ahead")
+        if len(horizons) == 1:
+            panel.set_xticks(horizons)
 
     return svg(name, "Realised coverage by horizon", draw, NARROW, HEIGHT)
 

@@ -69,7 +69,7 @@ def tiles(found: Document) -> str:
     if intervals is not None:
         parts.append(markup.tile(share(intervals["coverage"]), f"within {share(intervals['level'], 0)} intervals"))
         parts.append(markup.tile(number(intervals["crps"]), "CRPS"))
-    if found["anomalies"] is not None:
+    if found["anomalies"] is not None and found["anomalies"]["events"]:
         parts.append(markup.tile(number(found["anomalies"]["per_1000"], 2), "anomalies per 1,000 events"))
     parts.append(markup.tile(f"{overall['pairs']:,}", "forecasts scored"))
     columns = len(parts) if len(parts) <= MOST_TILES else -(-len(parts) // 2)

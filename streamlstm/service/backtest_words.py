@@ -27,6 +27,8 @@ def verdict(found: Document) -> str:
         return f"too few to tell whether it beats repeating the last value: {pairs} scored (RelMAE {ratio:.3f})"
     streams = f"better on {naive['better_streams']:,} of {counted(naive['streams'], 'stream')}"
     if ratio < 1 - NO_DIFFERENCE:
+        if 2 * naive["better_streams"] < naive["streams"]:
+            streams = f"though {streams.replace('better on', 'better on only')}"
         return f"it beats repeating the last value: {100 * (1 - ratio):.0f} % smaller errors, {streams}"
     if ratio <= 1 + NO_DIFFERENCE:
         return f"it is no better than repeating the last value (RelMAE {ratio:.3f}), {streams}"

@@ -37,6 +37,12 @@ def test_verdicts(ratio: float | None, pairs: int, said: str, better: bool | Non
     assert beats_naive(found(ratio, pairs=pairs)) is better
 
 
+def test_a_mean_over_the_streams_may_hide_most_of_them() -> None:
+    few = found(0.9)
+    few["overall"]["naive"]["better_streams"] = 1
+    assert "10 % smaller errors, though better on only 1 of 4 streams" in sentences(few)[0]
+
+
 def test_the_other_sentences() -> None:
     assert sentences(found(0.5, seasonal=0.9, cover=0.89))[1:] == [
         "it beats the value one season before: 10 % smaller errors, better on 3 of 4 streams",
