@@ -13,7 +13,7 @@ HOUSE = Path(__file__).parent.parent / "streamlstm"
 SOURCES = {path.relative_to(HOUSE): path for path in sorted(HOUSE.rglob("*.py"))}
 
 # cli -> service -> { engine | history } -> { events | state | model } -> kernels; cli -> training -> model; transport
-# imports config and errors only, evaluation errors only.
+# imports config and errors only, evaluation errors only; report draws what evaluation found.
 _MATTER = {"events", "state", "model", "kernels", "errors"}
 MAY_IMPORT = {
     "errors": set[str](),
@@ -24,11 +24,15 @@ MAY_IMPORT = {
     "state": {"kernels", "errors"},
     "model": {"kernels", "errors"},
     "evaluation": {"errors"},
+    "report": {"evaluation"},
     "training": {"model", "kernels", "errors"},
     "engine": _MATTER,
     "history": {"events", "state", "kernels", "errors"},
     "transport": {"config", "errors", "fault_points"},
-    "service": {"engine", "training", "history", "evaluation", "transport", "config", "fault_points", *_MATTER},
+    "service": {
+        *{"engine", "training", "history", "evaluation", "report", "transport", "config", "fault_points"},
+        *_MATTER,
+    },
     "cli": {"service", "engine", "training", "history", "config", *_MATTER} - {"kernels"},
     "__main__": {"cli"},
     "__init__": set[str](),
@@ -45,6 +49,7 @@ HOME = {
     "h5py": ("model/from_keras", "model/keras", "model/hdf5"),
     "onnx": ("model/from_onnx", "model/onnx"),
     "pyarrow": ("history/arrow",),
+    "matplotlib": ("report/",),
     "signal": ("service/", "cli/"),
     "threading": ("service/", "cli/"),
     "socket": ("service/", "cli/", "transport/"),

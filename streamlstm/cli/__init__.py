@@ -6,6 +6,8 @@
     serve.py        run
     models.py       import, show
     offline.py      forecast
+    training.py     train
+    backtest.py     backtest, and its tables in backtest_text.py
     memory.py       size
     audit.py        audit
     state.py        state list, get, export, reset

@@ -66,6 +66,7 @@ class Collector:
         self._place: list[NDArray[np.int64]] = []
         self._x: list[NDArray[np.float64]] = []
         self._kept = 0
+        self._lost: list[NDArray[np.int64]] = []  # for each row that isn't kept: how many were, before it
         self._sources: list[tuple[int, str]] = []  # the first row of each, and what names it in a place
 
     # ----------------------------------------------------------------------------------------------------------- adding
@@ -83,6 +84,9 @@ class Collector:
         slot = self._slots(batch, partition)
         self._count_refused(batch)
         good = np.flatnonzero(batch.reason[:n] == Reason.OK)
+        lost = np.flatnonzero((batch.reason[:n] != Reason.OK) & (batch.reason[:n] != PASSED_OVER))
+        if len(lost):
+            self._lost.append(self._kept + np.searchsorted(good, lost))
         self.report.rows_read += n - int((batch.reason[:n] == PASSED_OVER).sum())
         self._kept += len(good)
         if self._kept > self.rules.max_rows:
@@ -151,11 +155,12 @@ class Collector:
         start, time, x = self._drop_duplicates(start, order, time, x, place, keys)
         if len(time) < 2:
             raise BadDataError(self._refusal(len(time)))
+        arrival = self._numbers(order) if self.rules.order == "arrival" else np.empty(0, np.int64)
         del order, place
         self._note_unused()
         history = History(
             self.inputs, [key for _, key in keys], np.array([partition for partition, _ in keys], np.int32), start,
-            time, x, np.empty(len(keys), np.int64), self.report,
+            time, x, np.empty(len(keys), np.int64), self.report, arrival,
         )  # fmt: skip
         self._survey(history)
         return history
@@ -208,6 +213,11 @@ class Collector:
         before = np.zeros(len(repeated) + 1, np.int64)
         np.cumsum(repeated, out=before[1:])
         return start - before[start], time[~repeated], x[~repeated]
+
+    def _numbers(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of rows by their place among those kept: their place among all."""
+        lost = np.concatenate(self._lost) if self._lost else np.empty(0, np.int64)
+        return order + np.searchsorted(lost, order, side="right")
 
     def _survey(self, history: History) -> None:
         report, streams = self.report, len(history.streams)

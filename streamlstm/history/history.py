@@ -16,7 +16,8 @@ class History:
     topic's; 0 for files. Streams of one id in two partitions are two, as in the daemon. `time` int64 [N], epoch ms,
     ascending within a stream and without duplicates (unless Rules.order says otherwise). `x` float64 [N, F], finite
     (unless missing inputs were let through, as NaN), unscaled. `interval` int64 [S], ms: the most frequent difference
-    between successive times, 0 for a stream of one row (see kernels.grouping.survey).
+    between successive times, 0 for a stream of one row (see kernels.grouping.survey). `arrival` int64 [N]: the number
+    of the row among all that were read, from 0, where Rules.order keeps the rows as they came; else [0].
     """
 
     inputs: tuple[str, ...]
@@ -27,6 +28,7 @@ class History:
     x: NDArray[np.float64]
     interval: NDArray[np.int64]
     report: Report
+    arrival: NDArray[np.int64]
 
     @property
     def rows(self) -> int:

@@ -1,0 +1,187 @@
+"""A history through the production engine: what the daemon would have emitted, and what it forecast of what came.
+
+All streams are fed together in the order of time, so that the step sees batches of many streams; within a stream the
+events keep the order in which they came. A stream's forecasts depend on no other stream (but for `state.ttl_ms` and a
+full `state.max_streams`, which follow the times of all of them), so they are those of the daemon.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlstm.engine.forecaster import Forecaster, ForecasterSettings
+from streamlstm.evaluation.pairs import Evidence
+from streamlstm.events.batch import EventBatch, Reason
+from streamlstm.events.encode import ForecastEncoder
+from streamlstm.events.forecast import ForecastBatch, Status
+from streamlstm.history.history import History
+from streamlstm.model.model_file import Model
+
+IN_MEMORY_BYTES = 1 << 30
+"""Columns of forecasts beyond that are kept in a temporary file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """`refused`: events that the engine gave a dead letter, by reason; they are no part of the evidence."""
+
+    evidence: Evidence
+    events: int
+    refused: Counter[str]
+
+
+class Replay:
+    """One pass of one model over a history."""
+
+    def __init__(
+        self,
+        history: History,
+        model: Model,
+        settings: ForecasterSettings,
+        executor: Executor,
+        *,
+        tail: NDArray[np.int64],
+        topic: str,
+        batch_size: int,
+    ) -> None:
+        """`tail` int64 [S]: the row of each stream from which on its events are scored."""
+        streams = len(history.streams)
+        self.history = history
+        self.model = model
+        self.tail = tail
+        self.topic = topic
+        self.batch_size = batch_size
+        # a full table would look for room at every event; one that holds them all gives the same bytes
+        settings = replace(settings, max_streams=min(settings.max_streams, streams), max_ahead_ms=None)
+        self.forecaster = Forecaster(model, settings, executor)
+        self.encoder = ForecastEncoder(model.model_hash[:12], model.horizons, level=model.level)
+        self.batch = EventBatch(len(history.inputs), np.zeros(0, np.uint8), batch_size)
+        self.key_len = np.fromiter(map(len, history.streams), np.int64, streams)
+        self.key_at = np.cumsum(self.key_len) - self.key_len
+        self.batch.append_payload(b"".join(history.streams))
+        self.stream = np.repeat(np.arange(streams, dtype=np.int32), np.diff(history.start))
+        self.first = np.maximum(history.start[:-1], tail - model.horizons[-1])
+        kept = history.start[1:] - self.first
+        self.place = np.cumsum(kept) - kept - self.first
+        self.kept = int(kept.sum())
+        self.accepted, self.filled = np.zeros((2, history.rows), np.bool_)
+        self.begins = np.zeros(self.kept, np.bool_)
+        self.columns: dict[str, NDArray[np.float64]] = {}
+        self.refused = Counter[str]()
+
+    def run(self, output: BinaryIO | None, tell: Callable[[int], None]) -> Replayed:
+        """Forecast every event; write the JSON lines to `output`; `tell` hears of the events done since the last."""
+        order = feed_order(self.history)
+        offset = np.sort(self.history.arrival)
+        for begin in range(0, len(order), self.batch_size):
+            rows = order[begin : begin + self.batch_size]
+            self._fill(rows, offset[begin : begin + self.batch_size])
+            forecasts = self.forecaster.forecast(self.batch)
+            good = np.flatnonzero(self.batch.reason[: len(rows)] == Reason.OK)
+            if output is not None:
+                output.write(b"".join(value + b"\n" for value in self.encoder.values(self.batch, forecasts, good)))
+            self._keep(rows, good, forecasts)
+            tell(len(rows))
+        return Replayed(self._evidence(), len(order), self.refused)
+
+    def _fill(self, rows: NDArray[np.int64], offset: NDArray[np.int64]) -> None:
+        """The events at `rows` of the history, as `streamlstm forecast` has them of a file's lines."""
+        batch, history, n = self.batch, self.history, len(rows)
+        stream = self.stream[rows]
+        batch.truncate(0)
+        batch.offset[:n] = offset
+        batch.timestamp[:n] = 0
+        batch.key_at[:n], batch.key_len[:n] = -1, 0
+        batch.value_at[:n], batch.value_len[:n] = -1, 0
+        batch.headers_at[:n], batch.headers_len[:n] = 0, 0
+        batch.stream_at[:n], batch.stream_len[:n] = self.key_at[stream], self.key_len[stream]
+        batch.event_time[:n] = history.time[rows]
+        batch.x[:n] = history.x[rows]
+        batch.reason[:n] = Reason.OK
+        batch.extend_run(self.topic, 0, n)
+
+    def _keep(self, rows: NDArray[np.int64], good: NDArray[np.int64], forecasts: ForecastBatch) -> None:
+        n = len(rows)
+        if len(good) < n:
+            reasons, counts = np.unique(self.batch.reason[:n], return_counts=True)
+            named = {
+                Reason(reason).label: count for reason, count in zip(reasons.tolist(), counts.tolist(), strict=True)
+            }
+            self.refused.update({name: count for name, count in named.items() if name != Reason.OK.label})
+        self.accepted[rows[good]] = True
+        good = good[rows[good] >= self.first[self.stream[rows[good]]]]
+        at = rows[good] + self.place[self.stream[rows[good]]]
+        self.begins[at] = (forecasts.n_seen[good] == 1) | (forecasts.status[good] == Status.GAP)
+        self.filled[rows[good]] = forecasts.status[good] == Status.FILLED
+        for name, values in _columns(forecasts):
+            if name not in self.columns:
+                self.columns[name] = _column((self.kept, *values.shape[1:]))
+            self.columns[name][at] = values[good]
+
+    def _evidence(self) -> Evidence:
+        """What was kept, without the rows that the engine refused."""
+        history, start, first, tail = self.history, self.history.start, self.first, self.tail
+        time, begins, columns = history.time, self.begins, self.columns
+        actual = np.where(self.filled, np.nan, history.x[:, self.model.target])
+        if not self.accepted.all():
+            before = np.zeros(history.rows + 1, np.int64)
+            np.cumsum(self.accepted, out=before[1:])
+            is_kept = self.accepted & (np.arange(history.rows) >= first[self.stream])
+            at = np.flatnonzero(is_kept) + self.place[self.stream[is_kept]]
+            start, first, tail = before[start], before[first], before[tail]
+            time, actual, begins = time[self.accepted], actual[self.accepted], begins[at]
+            columns = {name: column[at] for name, column in columns.items()}
+        kept = start[1:] - first
+        return Evidence(
+            horizons=self.model.horizons,
+            start=start,
+            time=time,
+            actual=actual,
+            tail=tail,
+            first=first,
+            place=np.cumsum(kept) - kept - first,
+            life=np.cumsum(begins),
+            yhat=columns["yhat"],
+            lower=columns.get("lower"),
+            upper=columns.get("upper"),
+            anomaly=columns.get("anomaly_score"),
+            level=self.model.level,
+        )
+
+
+def feed_order(history: History) -> NDArray[np.int64]:
+    """The rows of all streams by time, those of one time as they came; but no event of a stream before one that came
+    before it. int64 [N].
+    """
+    latest = history.time
+    is_late = np.setdiff1d(np.flatnonzero(latest[1:] < latest[:-1]) + 1, history.start)
+    late = np.unique(np.searchsorted(history.start, is_late, side="right") - 1)
+    if len(late):
+        latest = latest.copy()
+        for stream in late.tolist():
+            rows = history.rows_of(stream)
+            np.maximum.accumulate(latest[rows], out=latest[rows])
+    return np.lexsort((history.arrival, latest))
+
+
+def _columns(forecasts: ForecastBatch) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Those that the model makes."""
+    yield "yhat", forecasts.yhat
+    for name in ("lower", "upper", "anomaly_score"):
+        column: NDArray[np.float64] | None = getattr(forecasts, name)
+        if column is not None:
+            yield name, column
+
+
+def _column(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    if 8 * np.prod(shape, dtype=np.int64) <= IN_MEMORY_BYTES:
+        return np.empty(shape, np.float64)
+    with tempfile.TemporaryFile() as file:
+        mapped: np.memmap[Any, np.dtype[np.float64]] = np.memmap(file, np.float64, "w+", shape=shape)
+        return mapped
