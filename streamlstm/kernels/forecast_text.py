@@ -11,8 +11,8 @@ without spaces or line breaks; with intervals
      "anomaly_score":..,"is_anomaly":..,"status":".." ..
 
 `y` is a list when the model has several inputs, null where one is missing; `target_ts` is null while the stream's time
-step is unknown, `anomaly_score` while the score is. The capacity that a text needs is known beforehand (`text_bound`):
-nothing here checks for room.
+step is unknown, `anomaly_score` while the score is, a bound in `lower` or `upper` while it is infinite. The capacity
+that a text needs is known beforehand (`text_bound`): nothing here checks for room.
 """
 
 from collections.abc import Sequence
