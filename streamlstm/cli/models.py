@@ -49,6 +49,10 @@ def listed(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Paramet
 @click.option("--min", "low", callback=listed(float), metavar="X,..", help="minmax: what becomes 0.")
 @click.option("--max", "high", callback=listed(float), metavar="X,..", help="minmax: what becomes 1.")
 @click.option("--scaling-window", type=click.IntRange(2), default=1000, help="running: events that count.")
+@click.option(
+    "--level", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Coverage of intervals; they bring scores."
+)
+@click.option("--guard", is_flag=True, help="Mix in the last value where the model is no better.")
 def import_(
     source: Path,
     output: Path,
@@ -65,6 +69,8 @@ def import_(
     low: Numbers,
     high: Numbers,
     scaling_window: int,
+    level: float,
+    guard: bool,
 ) -> None:
     """Turn a Keras, PyTorch or ONNX model into a model file.
 
@@ -84,6 +90,8 @@ def import_(
         horizons=horizons,
         predicts=predicts,
         interval_ms=interval_ms,
+        level=level,
+        guard=guard,
     )
     model, notes = importing.import_model(source, options)
     wanted = importing.make_scaling(

@@ -38,6 +38,7 @@ class ImportOptions:
 
     advance: "carry", the window T, or None = as the file says. inputs: names, () = "value" or x0, x1, ...
     target: name of the input that is forecast, None = the first. horizons: () = 1 to O. scaling: None = no scaling.
+    level, guard: see Model.
     """
 
     advance: Literal["carry"] | int | None = None
@@ -47,6 +48,8 @@ class ImportOptions:
     predicts: Literal["value", "change"] = "value"
     scaling: Scaling | None = None
     interval_ms: int | None = None
+    level: float = 0.0
+    guard: bool = False
 
 
 def import_model(path: Path, options: ImportOptions) -> tuple[Model, tuple[str, ...]]:
@@ -81,6 +84,8 @@ def import_model(path: Path, options: ImportOptions) -> tuple[Model, tuple[str, 
         interval_ms=options.interval_ms,
         origin=imported.origin | {"file": path.name},
         golden=make_golden(parameters, window, str(path)),
+        level=options.level,
+        guard=options.guard,
     )
     try:
         check(model, str(path))
