@@ -102,7 +102,10 @@ class Prediction:
         if model.features is not None:
             self._lags = np.asarray(model.features.lags, np.int64)
             self._fed = np.asarray(model.features.fed, np.int64)
-            self._skip = np.ascontiguousarray(model.features.skip.T, np.float64)
+            lanes = features.lanes_of(len(self._lags))
+            self._skip = np.zeros((layout.outputs, lanes), np.float32)
+            self._skip[:, : len(self._lags)] = model.features.skip
+            self._differences = np.zeros(lanes, np.float32)
         if layout.judge:
             history_at = WORD * layout.history_at
             self._plan = _judge_layout(model).plan(
@@ -147,8 +150,8 @@ class Prediction:
         assert own is not None
         features.relate(
             rows.stop - rows.start, c.slot[rows], c.n_seen[rows], x[rows], self.model.target, self.rows,
-            layout.history_at, layout.history, own.scale_window, self._lags, self._fed, self._skip, self.offset,
-            self.scale, c.x[rows], c.base[rows], c.y_scale[rows],
+            layout.history_at, layout.history, own.scale_window, self._lags, self._fed, self._skip,
+            self._differences, self.offset, self.scale, c.x[rows], c.base[rows], c.y_scale[rows],
         )  # fmt: skip
 
     def _scale(self, c: Columns, x: NDArray[np.float64], rows: slice) -> None:

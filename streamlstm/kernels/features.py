@@ -24,8 +24,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from streamlstm.kernels.block import dot_in_halves
 from streamlstm.kernels.compile import compiled, embedded
-from streamlstm.kernels.layout import LINE
+from streamlstm.kernels.layout import LINE, round_up
 from streamlstm.kernels.memory import load_float32, prefetch, store_float32
 from streamlstm.kernels.words import load_real, signed, store_real
 
@@ -49,6 +50,11 @@ Float32s = NDArray[np.float32]
 def history_length(longest_lag: int) -> int:
     """R, values kept per stream."""
     return longest_lag + 1 + MOST_EVENTS
+
+
+def lanes_of(lags: int) -> int:
+    """Q: differences of so many lags, in whole vectors of 16."""
+    return round_up(lags, 16)
 
 
 @embedded
@@ -77,7 +83,8 @@ def network_input(d: float, unit: float) -> float:
 
 @compiled(
     "void(int64, int64[::1], int64[::1], float64[:, ::1], int64, int64[:, ::1], int64, int64, int64, int64[::1],"
-    " int64[::1], float64[:, ::1], float64[::1], float64[::1], float32[:, ::1], float64[:, ::1], float64[::1])"
+    " int64[::1], float32[:, ::1], float32[::1], float64[::1], float64[::1], float32[:, ::1], float64[:, ::1],"
+    " float64[::1])"
 )
 def relate(
     n: int,
@@ -91,7 +98,8 @@ def relate(
     window: int,
     lags: Int64s,
     fed: Int64s,
-    skip: Float64s,
+    skip: Float32s,
+    differences: Float32s,
     offset: Float64s,
     scale: Float64s,
     x_network: Float32s,
@@ -102,12 +110,15 @@ def relate(
 
     n_seen int64 [N], this event included; x float64 [N, F], |x| <= LIMIT; rows int64 [S, row_bytes / 8] is the arena,
     `history` R; lags int64 [J], each below R - MOST_EVENTS, ascending; fed int64 [U], ascending places in lags; skip
-    float64 [J, O]; offset, scale float64 [F] of the inputs besides the target. Writes x_network float32 [N, U + F - 1],
-    y_base float64 [N, O] and y_scale float64 [N]: the forecast is y_base + y_scale * y.
+    float32 [O, Q], Q = `lanes_of` J, zeros past J; differences float32 [Q] is scratch, zeros past J; offset, scale
+    float64 [F] of the inputs besides the target. Writes x_network float32 [N, U + F - 1], y_base float64 [N, O] and
+    y_scale float64 [N]: the forecast is y_base + y_scale * y. The sum over the lags is one of float32, in the fixed
+    order of kernels.block.dot_in_halves.
     """
     base = signed(rows.ctypes.data)
     row_bytes = rows.shape[1] * 8
-    outputs, inputs = skip.shape[1], x.shape[1]
+    outputs, lanes, inputs = skip.shape[0], skip.shape[1], x.shape[1]
+    d_at, skip_at = signed(differences.ctypes.data), signed(skip.ctypes.data)
     history_bytes = VALUES + 4 * history
     for i in range(n):
         if i + _ROWS_AHEAD < n and slot[i + _ROWS_AHEAD] >= 0:
@@ -121,8 +132,6 @@ def relate(
         anchor, mean = _remember(at, history, n_seen[i], window, now)
         unit = unit_of(mean, now)
         y_scale[i] = unit
-        for k in range(outputs):
-            y_base[i, k] = now
         newest = n_seen[i] % history
         entered = 0
         for j in range(lags.shape[0]):
@@ -132,11 +141,12 @@ def relate(
                 if place < 0:
                     place += history
                 d = (anchor + np.float64(load_float32(at + VALUES + 4 * place))) - now
-                for k in range(outputs):
-                    y_base[i, k] += skip[j, k] * d
+            differences[j] = single(d)
             if entered < fed.shape[0] and fed[entered] == j:
                 x_network[i, entered] = network_input(d, unit)
                 entered += 1
+        for k in range(outputs):
+            y_base[i, k] = now + np.float64(dot_in_halves(d_at, skip_at + 4 * lanes * k, lanes))
         for k in range(inputs):
             if k != target:
                 x_network[i, entered] = (x[i, k] - offset[k]) / scale[k]
