@@ -22,7 +22,7 @@ Int64s = NDArray[np.int64]
 
 
 @embedded
-def within(value: float, limit: float) -> Any:
+def within(value: float, limit: float) -> float:
     inside: float = min(max(value, -limit), limit)
     return inside
 
@@ -32,7 +32,8 @@ def difference(x: Floats, r: Float32s, anchor: float, begin: int, row: int, lag:
     """d of one lag at a row of the stream that begins at row `begin`."""
     if row - lag < begin:
         return 0.0
-    return (anchor + np.float64(r[row - lag])) - x[row]
+    d: float = (anchor + np.float64(r[row - lag])) - x[row]
+    return d
 
 
 @compiled
