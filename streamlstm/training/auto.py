@@ -64,9 +64,10 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Advance:
-    """A training step of the stage, with what was seen there every so often. `steps`: at most."""
+    """A training step of the stage, of at most `steps`, with what was seen there every so often."""
 
     stage: str
+    step: int
     steps: int
     look: Look | None
 
@@ -175,7 +176,7 @@ def _advances(
     stage: str, fit: Fit, mean_score: Callable[[Trainer], float] | None, steps: int, has_time: HasTime
 ) -> Iterator[Advance]:
     for look in fit.run(mean_score, steps):
-        yield Advance(stage, steps, look)
+        yield Advance(stage, fit.steps, steps, look)
         if not has_time(stage):
             fit.ended = True
 

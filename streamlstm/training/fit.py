@@ -27,6 +27,7 @@ UNSCORED_STEPS = 8  # of a crop that begins within its stream: the state has to 
 TARGET_LIMIT = 20.0  # units
 AVERAGED = 0.02  # weight of the newest weights in their running mean
 _LARGEST_LOSS = 1e6
+LARGEST = 1e300  # no score yet
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Fit:
         self._trainer = Trainer(self._weights, threads=lent.threads, **shared)
         self._judged = Trainer(self._mean, threads=lent.threads, **shared)
         self.best = self._mean.vector.copy()
-        self.best_step, self.best_score = 0, np.inf
+        self.best_step, self.best_score = 0, LARGEST
         self.looks: list[Look] = []
         self.ended = False
         self._since_best = 0

@@ -1,6 +1,6 @@
 """The seasons of a history: where the changes of its streams repeat.
 
-The autocorrelation of each stream's differences (in units of their mean size, clipped, so that no outlier decides),
+The autocorrelation of each stream's differences (in units of their median size, clipped, so that no outlier decides),
 by FFT, averaged over streams. Differences have no trend; a season shows as a peak at its length and its multiples.
 """
 
@@ -18,10 +18,13 @@ MOST_STREAMS = 256
 MOST_ROWS = 50_000  # of a stream, its newest
 LONGEST = 3_000  # events: two days and two hours of minutes
 WEEK = 7  # seasons of the short period
+MULTIPLES = 3  # of a season, itself included, that are looked at, as far as they are known
 _CYCLES = 3  # of a season that a stream must hold to be asked about it
 _CLIP = 5.0
 _WEAKEST = 0.2
-_NEAR_BEST = 0.8
+_NEAR_BEST = 0.7
+_DAY_IN_A_WEEK = 0.3
+_LONG = 0.8
 
 
 @dataclass(frozen=True)
@@ -35,23 +38,37 @@ class Periods:
 
 
 def find_periods(past: Past, stop: Int64s) -> Periods:
-    """Of the rows before `stop` [S]. The short period is the smallest whose peak is nearly the highest; the long one
+    """Of the rows before `stop` [S]. The short period is the smallest whose peaks are nearly the highest; the long one
     is seven of it (days and the week), if that is a peak as well.
     """
     correlation, count = _autocorrelation(past, stop)
     peaks = _peaks(correlation)
     if not len(peaks):
         return Periods()
-    strongest = float(correlation[peaks].max())
-    short = int(peaks[correlation[peaks] >= _NEAR_BEST * strongest][0])
+    contrast = np.array([_contrast(correlation, int(peak)) for peak in peaks])
+    strongest = float(contrast.max())
     # a sum of unrelated noise reaches three standard deviations at some of a thousand lags
     if strongest < max(_WEAKEST, 4.0 / np.sqrt(max(count, 1))):
         return Periods()
-    strength = float(correlation[short])
-    long = WEEK * short
-    if long < len(correlation) - 1 and correlation[long] >= _NEAR_BEST * strength:
+    smallest = int(peaks[contrast >= _NEAR_BEST * strongest][0])
+    # noise makes several peaks of a broad one: the multiples tell which lag it is
+    around = range(max(2, smallest - smallest // 8), min(len(correlation), smallest + smallest // 8 + 1))
+    short = max(around, key=lambda lag: _contrast(correlation, lag))
+    days = peaks == short // WEEK
+    if short % WEEK == 0 and days.any() and float(contrast[days][0]) >= _DAY_IN_A_WEEK * strongest:
+        short //= WEEK
+    strength, long = float(correlation[short]), WEEK * short
+    if long < len(correlation) - 1 and correlation[long] >= _LONG * strength:
         return Periods(short, strength, long, float(correlation[long]))
     return Periods(short, strength)
+
+
+def _contrast(correlation: Floats, period: int) -> float:
+    """How far the correlation at the period and its multiples stands out from all lags on the way there: noise on top
+    of a slow wave, and chance, make peaks that don't.
+    """
+    whole = correlation[: MULTIPLES * period + 1]
+    return float(whole[period::period].mean() - whole[1 : len(whole) // period * period + 1].mean())
 
 
 def _autocorrelation(past: Past, stop: Int64s) -> tuple[Floats, int]:
@@ -75,9 +92,10 @@ def _autocorrelation(past: Past, stop: Int64s) -> tuple[Floats, int]:
 def _own_autocorrelation(x: Floats, longest: int) -> Floats | None:
     """Of the differences of one stream, up to a `_CYCLES`-th of its length; None where it doesn't move."""
     d = np.diff(x)
-    size = np.abs(d).mean()
-    if not 0.0 < size < np.inf:
+    moves = np.abs(d[d != 0.0])
+    if not len(moves):
         return None
+    size = np.median(moves)
     d = np.clip(d / size, -_CLIP, _CLIP)
     d -= d.mean()
     n, lags = len(d), min(longest, len(x) // _CYCLES)
