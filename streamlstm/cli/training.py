@@ -102,6 +102,7 @@ def _options(asked: Asked) -> "AutoOptions":
         threads=_threads(asked),
         time_limit=asked.time_limit,
         checkpoint=asked.checkpoint,
+        save_every=30.0 if asked.save_every is None else asked.save_every,
     )
 
 

@@ -17,7 +17,7 @@ AUTO = "auto"
 TUTORIALS = ("keras-tutorial", "pytorch-tutorial")
 OF_AUTO = {
     "horizon": "--horizon", "level": "--level", "quantiles": "--quantiles", "guard": "--guard", "steps": "--steps",
-    "time_limit": "--time-limit", "checkpoint": "--checkpoint", "plot": "--plot",
+    "time_limit": "--time-limit", "checkpoint": "--checkpoint", "save_every": "--save-every", "plot": "--plot",
 }  # fmt: skip
 OF_TUTORIALS = {"window": "--window", "epochs": "--epochs"}
 OF_TOPIC = {"last": "--last", "partitions": "--partition"}
@@ -48,6 +48,7 @@ class Asked:
     steps: int | None
     time_limit: float | None
     checkpoint: Path | None
+    save_every: float | None
     plot: Path | None
     inputs: tuple[str, ...]
     stream_column: str | None
@@ -105,6 +106,9 @@ def auto_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--time-limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Of training at most."
         ),
         click.option("--checkpoint", type=path, metavar="FILE", help="Keep the state of training here; go on from it."),
+        click.option(
+            "--save-every", type=click.FloatRange(0), metavar="SECONDS", help="Between two checkpoints.  [default: 30]"
+        ),
         click.option("--plot", type=path, metavar="FILE.png", help="Save the curves as a picture."),
     )
 
