@@ -1,13 +1,13 @@
 """audit: whether every event has exactly one answer, in order."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from streamlstm.cli.bounds import WHEN, bound
 from streamlstm.cli.options import config_options, load_config
 from streamlstm.cli.progress import progress_bar
 from streamlstm.cli.table import aligned
@@ -20,33 +20,11 @@ if TYPE_CHECKING:
 SHOWN = 10
 """Findings of each kind that the table shows; --json has more."""
 
-_OFFSETS = re.compile(r"[0-9]{1,9}:[0-9]{1,18}(,[0-9]{1,9}:[0-9]{1,18})*")
-_EARLIEST_MS = 100_000_000_000  # March 1973: a smaller number is rather an offset
-_WHEN = "TIME|P:OFFSET,.."
-
-
-def _bound(context: click.Context, option: click.Parameter, text: str | None) -> "Bound":
-    """A time, RFC 3339 or epoch milliseconds, or offsets by partition."""
-    from streamlstm.events.times import parse_time
-    from streamlstm.service.audit_range import Bound
-
-    if text is None:
-        return Bound()
-    if _OFFSETS.fullmatch(text):
-        return Bound(offsets={int(p): int(offset) for p, offset in (each.split(":") for each in text.split(","))})
-    time_ms = parse_time(text, "ms")
-    if time_ms is None or (text.isdigit() and time_ms < _EARLIEST_MS):
-        raise click.BadParameter(
-            f"expected a time such as 2026-01-31T12:00:00Z or 1769860800000 (milliseconds), or offsets such as "
-            f"0:1200,1:990 (partition:offset); found {text!r}"
-        )
-    return Bound(time_ms)
-
 
 @click.command()
 @config_options
-@click.option("--from", "start", callback=_bound, metavar=_WHEN, help="Audit from here on.  [default: all there is]")
-@click.option("--to", "stop", callback=_bound, metavar=_WHEN, help="Audit up to here.  [default: all committed]")
+@click.option("--from", "start", callback=bound, metavar=WHEN, help="Audit from here on.  [default: all there is]")
+@click.option("--to", "stop", callback=bound, metavar=WHEN, help="Audit up to here.  [default: all committed]")
 @click.option("--partition", "partitions", multiple=True, type=click.IntRange(0), help="Only this; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the table.")
 def audit(

@@ -1,121 +1,207 @@
 """train: from the past of the streams to a model file."""
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamlstm.cli.models import listed
+from streamlstm.cli.curves import curves, require_matplotlib, save_plot
+from streamlstm.cli.options import config_options, load_config
 from streamlstm.cli.progress import progress_bar
+from streamlstm.cli.training_options import (
+    AUTO,
+    OF_AUTO,
+    OF_FILES,
+    OF_TOPIC,
+    OF_TUTORIALS,
+    Asked,
+    auto_options,
+    network_options,
+    source_options,
+)
+from streamlstm.cli.training_words import Words, tutorial_verdict, verdict
+from streamlstm.errors import UsageError
 
 if TYPE_CHECKING:
-    from streamlstm.service.learn import Learned
+    from streamlstm.history.history import History
+    from streamlstm.service.learn_auto import AutoOptions
+    from streamlstm.training.auto import Event
     from streamlstm.training.recipes import Pass, Recipe
-
-RECIPES = ("keras-tutorial", "pytorch-tutorial")
 
 
 @click.command()
-@click.argument("history", metavar="FILE...", nargs=-1, required=True)
+@click.argument("history", metavar="[FILE]...", nargs=-1)
 @click.option("-o", "--output", required=True, metavar="MODEL", type=click.Path(path_type=Path), help="File to write.")
-@click.option("--recipe", type=click.Choice(RECIPES), required=True, help="How to train.")
-@click.option("--window", type=click.IntRange(1, 65_536), default=24, help="Events that a forecast sees.")
-@click.option("--hidden", type=click.IntRange(1, 4096), help="Hidden size of each layer.  [default: the recipe's]")
-@click.option("--layers", type=click.IntRange(1, 8), help="LSTM layers.  [default: the recipe's]")
-@click.option("--epochs", type=click.IntRange(1), help="Passes over all windows.  [default: the recipe's]")
-@click.option("--batch", type=click.IntRange(1), help="Windows per step.  [default: the recipe's]")
-@click.option("--learning-rate", type=click.FloatRange(0, 1, min_open=True), help="Adam's.  [default: the recipe's]")
-@click.option("--tail", type=click.FloatRange(0, 0.9), default=0.2, help="Share of each stream kept for the scores.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of initial weights and order.")
-@click.option("--threads", type=click.IntRange(0), default=0, help="0: one per core; changes no bit.")
-@click.option("--inputs", callback=listed(str), metavar="A,B,..", help="Names of the inputs.  [default: value]")
-@click.option("--stream-column", help="Column of the stream ids.  [default: found by its name]")
-@click.option("--time-column", help="Column of the times.  [default: found by its name]")
-@click.option("--value-columns", callback=listed(str), metavar="A,B,..", help="Column of each input.")
-def train(
-    history: tuple[str, ...],
-    output: Path,
-    recipe: str,
-    window: int,
-    hidden: int | None,
-    layers: int | None,
-    epochs: int | None,
-    batch: int | None,
-    learning_rate: float | None,
-    tail: float,
-    seed: int,
-    threads: int,
-    inputs: tuple[str, ...],
-    stream_column: str | None,
-    time_column: str | None,
-    value_columns: tuple[str, ...],
-) -> None:
+@network_options
+@auto_options
+@source_options
+@config_options
+def train(**given: Any) -> int:
     """Train a model on the past of the streams.
 
-    FILE: CSV (long or wide), JSON lines, Parquet, folders of them, or - for JSON lines on standard input. One model
-    learns from all streams; the end of each is kept aside, and the model is held to repeating the last value there.
+    FILE: CSV (long or wide), JSON lines, Parquet, folders of them, or - for JSON lines on standard input; or the input
+    topic, with --topic. One model learns from all streams; the end of each is kept aside, and the model is held to
+    naive forecasts there.
+
+    auto finds seasons and lags, fits a linear forecast and an LSTM on what that leaves over, keeps what the kept ends
+    say is better, and says why. It needs no choices but --horizon.
 
     keras-tutorial is LSTM(50) and Dense(1), Adam, MSE, 10 passes of batches of 32; pytorch-tutorial nn.LSTM of two
     layers of 64 and nn.Linear on the last step, Adam(lr=0.001), MSELoss, 10 passes. Both see windows scaled to 0..1.
     """
+    asked = Asked(**given)
+    _refuse_what_does_not_apply(asked)
+    if asked.plot:
+        require_matplotlib()
+    options = _options(asked) if asked.recipe == AUTO else None
+    past = _topic_history(asked) if asked.topic else _file_history(asked)
+    for line in past.report.lines():
+        click.echo(line, err=True)
+    return _train_by_tutorial(asked, past) if options is None else _train_automatically(asked, options, past)
+
+
+def _refuse_what_does_not_apply(asked: Asked) -> None:
+    """Raises UsageError for options that would be ignored."""
+    if asked.topic and asked.history:
+        raise UsageError("expected files or --topic, found both")
+    if not (asked.topic or asked.history):
+        raise UsageError("expected files, or --topic; found neither")
+    recipe = OF_TUTORIALS if asked.recipe == AUTO else OF_AUTO
+    source = OF_FILES if asked.topic else OF_TOPIC
+    for names, what in ((recipe, f"--recipe {asked.recipe}"), (source, "--topic" if asked.topic else "files")):
+        for name, spelled in names.items():
+            if getattr(asked, name) not in (None, ()):
+                raise UsageError(f"{spelled}: doesn't go with {what}")
+    if not asked.topic and (asked.start.given or asked.stop.given):
+        raise UsageError("--from, --to: don't go with files")
+
+
+def _options(asked: Asked) -> "AutoOptions":
+    """Raises UsageError."""
+    from streamlstm.service.learn_auto import AutoOptions
+    from streamlstm.training.auto import AutoSettings
+    from streamlstm.training.fit import FitSettings
+
+    fit = FitSettings()
+    fit = replace(
+        fit,
+        hidden=(asked.hidden or fit.hidden[0],) * (asked.layers or len(fit.hidden)),
+        batch=asked.batch or fit.batch,
+        learning_rate=asked.learning_rate or fit.learning_rate,
+        steps=asked.steps or fit.steps,
+    )
+    horizons = tuple(range(1, (asked.horizon or 1) + 1))
+    return AutoOptions(
+        settings=AutoSettings(horizons, asked.seed, fit),
+        tail=asked.tail,
+        level=_level(asked),
+        guard=asked.guard is not False,
+        threads=_threads(asked),
+        time_limit=asked.time_limit,
+        checkpoint=asked.checkpoint,
+        save_every=30.0 if asked.save_every is None else asked.save_every,
+    )
+
+
+def _level(asked: Asked) -> float:
+    if not asked.quantiles:
+        return 0.9 if asked.level is None else asked.level
+    low, *others = asked.quantiles
+    if len(others) != 1 or not 0 < low < 0.5 or abs(low + others[0] - 1) > 1e-9:
+        found = ",".join(f"{each:g}" for each in asked.quantiles)
+        raise UsageError(f"--quantiles: expected two as far from 0 as from 1, such as 0.05,0.95; found {found}")
+    level = round(others[0] - low, 12)
+    if asked.level is not None and asked.level != level:
+        raise UsageError(f"--quantiles: expected those of --level {asked.level:g}, found those of {level:g}")
+    return level
+
+
+def _threads(asked: Asked) -> int:
+    return asked.threads or len(os.sched_getaffinity(0))
+
+
+def _file_history(asked: Asked) -> "History":
     from streamlstm.events.fields import FieldPaths
     from streamlstm.history.collector import Rules
     from streamlstm.history.columns import Wanted
     from streamlstm.history.files import read_files, total_bytes
+
+    paths = FieldPaths(inputs=asked.inputs or ("value",))
+    wanted = Wanted(paths, asked.stream_column, asked.time_column, asked.value_columns)
+    with progress_bar(total_bytes(asked.history), "reading") as progress:
+        return read_files(asked.history, wanted, Rules(), progress)
+
+
+def _topic_history(asked: Asked) -> "History":
+    from streamlstm.service.history_topic import TopicRange, opened, rules_of
+
+    config = load_config(asked.config_file, asked.overrides)
+    asked_range = TopicRange(asked.start, asked.stop, asked.last, asked.partitions)
+    inputs = asked.inputs or ("value",)
+    with (
+        opened(config, inputs, asked_range, rules_of(config)) as topic,
+        progress_bar(topic.total, f"reading {config.input.topic}") as progress,
+    ):
+        return topic.read(progress)
+
+
+def _train_automatically(asked: Asked, options: "AutoOptions", past: "History") -> int:
+    from streamlstm.model.model_file import save
+    from streamlstm.service.learn_auto import Interrupted, learn_automatically, signals_as_requests
+    from streamlstm.training.auto import TAIL, Advance
+
+    words = Words()
+    with curves() as shown, signals_as_requests(options.checkpoint is not None) as stop:
+
+        def tell(event: "Event") -> None:
+            if isinstance(event, Advance):
+                shown.advance(event)
+            for line in words.of(event):
+                shown.say(line)
+
+        found = learn_automatically(past, options, time.monotonic, stop, tell)
+    if isinstance(found, Interrupted):
+        click.echo(f"stopped after {found.steps} steps; the same command goes on from {options.checkpoint}", err=True)
+        return 128 + found.signal
+    model, learned = found
+    save(model, asked.output)
+    if options.checkpoint:
+        options.checkpoint.unlink(missing_ok=True)
+    if asked.plot:
+        looks = {stage: fit.looks for stage, fit in learned.fits.items()}
+        save_plot(looks, learned.linear.mean if TAIL in looks else None, asked.plot)
+    click.echo("\n".join(verdict(learned)))
+    click.echo(f"wrote {asked.output}", err=True)
+    return 0
+
+
+def _train_by_tutorial(asked: Asked, past: "History") -> int:
     from streamlstm.model.model_file import save
     from streamlstm.service.learn import LearnOptions, learn
-    from streamlstm.training.recipes import RECIPES as RECIPES_BY_NAME
+    from streamlstm.training.recipes import RECIPES
 
-    wanted = Wanted(FieldPaths(inputs=inputs or ("value",)), stream_column, time_column, value_columns)
-    with progress_bar(total_bytes(history), "reading") as progress:
-        past = read_files(history, wanted, Rules(), progress)
-    for line in past.report.lines():
-        click.echo(line, err=True)
-    chosen = _with(RECIPES_BY_NAME[recipe], hidden, layers, epochs, batch, learning_rate)
-    options = LearnOptions(chosen, window, tail, seed, threads or len(os.sched_getaffinity(0)))
+    chosen = _with(RECIPES[asked.recipe], asked)
+    options = LearnOptions(chosen, asked.window or 24, asked.tail, asked.seed, _threads(asked))
     learned = learn(past, options, lambda one_pass: _tell(one_pass, chosen.passes))
-    save(learned.model, output)
-    click.echo(_verdict(learned))
-    click.echo(f"wrote {output}", err=True)
+    save(learned.model, asked.output)
+    click.echo("\n".join(tutorial_verdict(learned)))
+    click.echo(f"wrote {asked.output}", err=True)
+    return 0
 
 
-def _with(
-    recipe: "Recipe",
-    hidden: int | None,
-    layers: int | None,
-    epochs: int | None,
-    batch: int | None,
-    learning_rate: float | None,
-) -> "Recipe":
+def _with(recipe: "Recipe", asked: Asked) -> "Recipe":
     """The recipe with what was asked to be otherwise."""
     return replace(
         recipe,
-        hidden=(hidden or recipe.hidden[0],) * (layers or len(recipe.hidden)),
-        passes=epochs or recipe.passes,
-        batch=batch or recipe.batch,
-        adam=replace(recipe.adam, learning_rate=learning_rate or recipe.adam.learning_rate),
+        hidden=(asked.hidden or recipe.hidden[0],) * (asked.layers or len(recipe.hidden)),
+        passes=asked.epochs or recipe.passes,
+        batch=asked.batch or recipe.batch,
+        adam=replace(recipe.adam, learning_rate=asked.learning_rate or recipe.adam.learning_rate),
     )
 
 
 def _tell(one_pass: "Pass", passes: int) -> None:
     click.echo(f"epoch {one_pass.number} of {passes}: loss {one_pass.loss:.6g}", err=True)
-
-
-def _verdict(learned: "Learned") -> str:
-    scores = learned.scores
-    if not scores.count:
-        return f"learned from {learned.windows:,} windows; nothing was kept to hold the model to"
-    lines = [
-        f"learned from {learned.windows:,} windows; held to {scores.count:,} events after them:",
-        f"  this model                 MAE {scores.mae:.6g}  RMSE {scores.rmse:.6g}",
-        f"  repeating the last value   MAE {scores.naive_mae:.6g}  RMSE {scores.naive_rmse:.6g}",
-        f"  RelMAE {scores.rel_mae:.3f}; better on {scores.better} of {scores.streams} streams",
-    ]
-    if not scores.rel_mae < 1:
-        lines.append(
-            "this model is worse than repeating the last value: don't serve it. It forecasts levels, in a scale that "
-            "all streams share; a model of the change from the last value does better as a rule"
-        )
-    return "\n".join(lines)

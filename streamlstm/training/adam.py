@@ -58,6 +58,11 @@ class Adam:
         self._matrices = slice(0, len(self._weights) - weights.sizes.biases)
         self._biases = slice(self._matrices.stop, None)
 
+    @property
+    def moments(self) -> tuple[Reals, Reals]:
+        """The running means of the gradient and of its square, [P] each: views, to be kept and to be put back."""
+        return self._m, self._v
+
     def step(self, gradient: Reals) -> float:
         """Move the weights against `gradient` [P]; returns its norm before clipping."""
         own, bias_copies = self._settings, 2 if self._settings.double_bias else 1

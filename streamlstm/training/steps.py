@@ -135,6 +135,14 @@ class Trainer:
     def learning_rate(self, rate: float) -> None:
         self._adam.learning_rate = rate
 
+    @property
+    def adam(self) -> Adam:
+        return self._adam
+
+    def refresh(self) -> None:
+        """After the weights were written to by others than `step`."""
+        self._transposed.refresh()
+
     def parameters(self) -> Parameters:
         """The weights as they are, rounded to float32; a copy."""
         return self._weights.parameters()

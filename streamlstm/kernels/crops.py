@@ -1,0 +1,135 @@
+"""What training cuts out of a history: lagged values and targets, relative to the newest and in units of the stream.
+
+All streams lie one after the other: rows [start[s], start[s + 1]) are those of stream s.
+
+    x        float64 [N]       the target input
+    r        float32 [N]       x - anchor, the anchor being the stream's first value: what serving remembers
+    unit     float64 [N]       s_t, the running mean of |x_t - x_{t-1}|, or 0 where that is nothing to divide by
+    others   float32 [N, E]    the other inputs, standardised
+
+r and unit come from kernels.features.survey_changes; the arithmetic is that of kernels.features, bit for bit.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlstm.kernels.compile import compiled, embedded
+from streamlstm.kernels.features import network_input
+
+Float32s = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Int64s = NDArray[np.int64]
+
+
+@embedded
+def within(value: float, limit: float) -> float:
+    inside: float = min(max(value, -limit), limit)
+    return inside
+
+
+@embedded
+def difference(x: Floats, r: Float32s, anchor: float, begin: int, row: int, lag: int) -> float:
+    """d of one lag at a row of the stream that begins at row `begin`."""
+    if row - lag < begin:
+        return 0.0
+    d: float = (anchor + np.float64(r[row - lag])) - x[row]
+    return d
+
+
+@compiled
+def cut_rows(
+    x: Floats, r: Float32s, unit: Floats, anchor: Floats, start: Int64s, stop: Int64s, stream: Int64s, row: Int64s,
+    lags: Int64s, horizons: Int64s, limit: float, joined: Floats, known: NDArray[np.bool_],
+) -> None:  # fmt: skip
+    """One row of a regression for each of n rows: joined [n, L + O], u of every lag within `limit`, then the targets
+    (x_{t+h} - x_t) / s_t; known [n]: all targets lie before stop[s] and there is a unit.
+    """
+    L = len(lags)
+    for n in range(len(row)):
+        s, t = stream[n], row[n]
+        known[n] = t + horizons[-1] < stop[s] and unit[t] > 0.0
+        if not known[n]:
+            joined[n] = 0.0
+            continue
+        for j in range(L):
+            joined[n, j] = within(difference(x, r, anchor[s], start[s], t, lags[j]) / unit[t], limit)
+        for k in range(len(horizons)):
+            joined[n, L + k] = (x[t + horizons[k]] - x[t]) / unit[t]
+
+
+@compiled
+def cut_crops(
+    x: Floats, r: Float32s, unit: Floats, others: Float32s, anchor: Floats, start: Int64s, stop: Int64s,
+    stream: Int64s, first: Int64s, lags: Int64s, fed: Int64s, horizons: Int64s, skip: Floats, limit: float,
+    inputs: Float32s, targets: Float32s, counted: NDArray[np.bool_],
+) -> None:  # fmt: skip
+    """B crops of T rows from first[b] on: what the network sees, and what the skip connection leaves to it.
+
+    stop [S]     rows from here on aren't known: neither as inputs nor as targets
+    skip         [L, O], the transpose of model.features'
+    inputs       [B, T, F + E], written; 0 past the end of the stream
+    targets      [B, T, O], written: (x_{t+h} - x_t - sum_j skip d_j) / s_t within `limit`; 0 where not counted
+    counted      [B, T, O], written
+    """
+    B, T, outputs = targets.shape
+    base = np.empty(outputs, np.float64)
+    for b in range(B):
+        s = stream[b]
+        for step in range(T):
+            t = first[b] + step
+            if t >= stop[s]:
+                inputs[b, step] = 0.0
+                targets[b, step] = 0.0
+                counted[b, step] = False
+                continue
+            for i in range(len(fed)):
+                d = difference(x, r, anchor[s], start[s], t, lags[fed[i]])
+                inputs[b, step, i] = network_input(d, unit[t])
+            for i in range(others.shape[1]):
+                inputs[b, step, len(fed) + i] = others[t, i]
+            base[:] = 0.0
+            for j in range(len(lags)):
+                d = difference(x, r, anchor[s], start[s], t, lags[j])
+                for k in range(outputs):
+                    base[k] += skip[j, k] * d
+            for k in range(outputs):
+                is_known = unit[t] > 0.0 and t + horizons[k] < stop[s]
+                counted[b, step, k] = is_known
+                targets[b, step, k] = 0.0
+                if is_known:
+                    left = ((x[t + horizons[k]] - x[t]) - base[k]) / unit[t]
+                    targets[b, step, k] = np.float32(within(left, limit))
+
+
+@compiled
+def add_errors(
+    x: Floats, unit: Floats, start: Int64s, stream: Int64s, slot: Int64s, first: Int64s, low: Int64s, high: Int64s,
+    period: int, horizons: Int64s, targets: Float32s, counted: NDArray[np.bool_], y_hat: Float32s,
+    errors: Floats, counts: Int64s,
+) -> None:  # fmt: skip
+    """Add what was missed in B crops, over rows within [low[b], high[b]), to the sums of slot[b].
+
+    y_hat    [B, T, O]: what the network says to `targets`
+    errors   [slots, O, 3], added to: absolute errors of the model, the naive and the seasonal naive forecast (where a
+             season lies before the row; the naive one elsewhere, and with period 0)
+    counts   [slots, O], added to
+    """
+    B, T, outputs = targets.shape
+    for b in range(B):
+        s = stream[b]
+        for step in range(T):
+            t = first[b] + step
+            if t < low[b] or t >= high[b]:
+                continue
+            for k in range(outputs):
+                if not counted[b, step, k]:
+                    continue
+                h = horizons[k]
+                season = t
+                if period > 0 and t + h - period * ((h + period - 1) // period) >= start[s]:
+                    season = t + h - period * ((h + period - 1) // period)
+                miss = np.float64(targets[b, step, k]) - np.float64(y_hat[b, step, k])
+                errors[slot[b], k, 0] += abs(miss) * unit[t]
+                errors[slot[b], k, 1] += abs(x[t + h] - x[t])
+                errors[slot[b], k, 2] += abs(x[t + h] - x[season])
+                counts[slot[b], k] += 1

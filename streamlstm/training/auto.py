@@ -1,0 +1,192 @@
+"""The recipe that makes its own choices: seasons, lags, a linear part, and a network on what that leaves over.
+
+    1. seasons from the autocorrelation of the changes                                            training.periods
+    2. sets of lags, from few to many; each fits a linear forecast in front of the tails, and the tails choose
+    3. the network on what the chosen one leaves over, until the tails don't gain any more            training.fit
+    4. the linear part once more on all rows, and the network on all rows for as many steps
+
+Every random draw follows from the seed and the number of the stage.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from streamlstm.errors import BadDataError
+from streamlstm.training.fit import Fit, FitSettings, Lent, Look
+from streamlstm.training.lag_sets import lag_sets
+from streamlstm.training.linear import Effort, fit_linear
+from streamlstm.training.past import Base, Int64s, Lags, Past
+from streamlstm.training.periods import Periods, find_periods
+from streamlstm.training.steps import Trainer
+from streamlstm.training.tail import Scores, Tail, score, tail_of
+from streamlstm.training.weights import Sizes, Weights
+
+LEAST_GAIN = 0.005  # of the mean log RelMAE: what a larger set of lags has to bring
+TRYING = Effort(rows=20_000, iterations=4)
+MOST_SCORED = 6  # horizons that choices go by
+TAIL, ALL = "tail", "all"  # stages of the network
+
+
+@dataclass(frozen=True)
+class AutoSettings:
+    """`horizons`: increasing. `seed`: of everything random."""
+
+    horizons: tuple[int, ...] = (1,)
+    seed: int = 0
+    fit: FitSettings = field(default_factory=FitSettings)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The seasons."""
+
+    periods: Periods
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A set of lags, and how its linear forecast does on the tails at `horizons`."""
+
+    lags: Lags
+    horizons: tuple[int, ...]
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Of what was tried; `scored`: horizons that the network is held to."""
+
+    lags: Lags
+    scored: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Advance:
+    """A training step of the stage, of at most `steps`, with what was seen there every so often."""
+
+    stage: str
+    step: int
+    steps: int
+    look: Look | None
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What is to be served. scores: of the tails, by weights that have not seen them, at `scored`; `linear`: without
+    the network. network_gains: whether it is used at all, else its head is zero. fits: of each stage of the network.
+    """
+
+    base: Base
+    weights: Weights
+    periods: Periods
+    tried: list[Tried]
+    scored: tuple[int, ...]
+    scores: Scores
+    linear: Scores
+    network_gains: bool
+    fits: dict[str, Fit]
+
+
+Event = Found | Tried | Chosen | Advance | Learned
+Restore = Callable[[str, Fit], None]
+"""Told of the stage that begins: puts the network where a checkpoint left it."""
+HasTime = Callable[[str], bool]
+"""Whether the stage may go on."""
+
+
+def learn_auto(
+    past: Past, tail: Int64s, settings: AutoSettings, lent: Lent, restore: Restore, has_time: HasTime
+) -> Iterator[Event]:
+    """Tells of each choice, and of each step; `Learned` comes last. tail int64 [S]: where the tail of each stream
+    begins. Raises BadDataError when there is nothing to learn from.
+    """
+    if not (past.unit > 0).any():
+        raise BadDataError("history: expected a stream that moves, found every stream constant")
+    held = tail_of(past, tail)
+    periods = find_periods(past, tail)
+    yield Found(periods)
+    tried: list[Tried] = []
+    for each in _tries(past, tail, held, periods, settings, lent):
+        tried.append(each)
+        yield each
+    lags, scored = _choice(tried), tried[0].horizons
+    yield Chosen(lags, scored)
+    before = _base(past, tail, lags, settings, lent)
+    everything = _base(past, past.start[1:], lags, settings, lent)
+
+    def scores_of(trainer: Trainer | None) -> Scores:
+        return _at(score(past, held, before, trainer, periods.short), settings.horizons, scored)
+
+    linear = scores = scores_of(None)
+    fits: dict[str, Fit] = {}
+    if linear.streams:
+        fit = fits[TAIL] = Fit(past, tail, before, settings.fit, settings.seed, lent)
+        restore(TAIL, fit)
+        yield from _advances(TAIL, fit, lambda trainer: scores_of(trainer).mean, settings.fit.steps, has_time)
+    gains = bool(fits) and fits[TAIL].best_step > 0
+    weights = _silent(before, past)
+    if gains:
+        weights = fits[TAIL].weights_at_best()
+        scores = scores_of(Trainer(weights, executor=lent.executor, threads=lent.threads))
+        fit = fits[ALL] = Fit(past, past.start[1:], everything, settings.fit, settings.seed, lent)
+        restore(ALL, fit)
+        steps = fits[TAIL].best_step
+        yield from _advances(ALL, fit, None, steps, has_time)
+        if fit.steps >= steps:
+            weights = fit.averaged()
+    yield Learned(everything, weights, periods, tried, scored, scores, linear, gains, fits)
+
+
+def scored_horizons(horizons: tuple[int, ...]) -> tuple[int, ...]:
+    """The first, the last and, by powers, a few between them."""
+    count = min(len(horizons), MOST_SCORED)
+    places = np.unique(np.rint(np.geomspace(1, len(horizons), count)).astype(np.int64)) - 1
+    return tuple(horizons[k] for k in places)
+
+
+def _silent(base: Base, past: Past) -> Weights:
+    """A network that adds nothing: one unit, of zeros."""
+    sizes = Sizes(len(base.lags.fed) + past.others.shape[1], (1,), len(base.horizons))
+    return Weights(sizes, np.zeros(sizes.total, np.float32))
+
+
+def _base(past: Past, stop: Int64s, lags: Lags, settings: AutoSettings, lent: Lent) -> Base:
+    random = np.random.Generator(np.random.PCG64([settings.seed, 2]))
+    skip = fit_linear(past, stop, lags, settings.horizons, random, Effort(), lent.executor)
+    return Base(lags, settings.horizons, skip)
+
+
+def _choice(tried: list[Tried]) -> Lags:
+    """The first that nothing larger beats by LEAST_GAIN; the smallest where there is nothing to choose by."""
+    best = tried[0]
+    for each in tried[1:]:
+        if each.scores.mean < best.scores.mean - LEAST_GAIN:
+            best = each
+    return best.lags
+
+
+def _at(scores: Scores, horizons: tuple[int, ...], scored: tuple[int, ...]) -> Scores:
+    places = [horizons.index(horizon) for horizon in scored]
+    return replace(scores, model=scores.model[places], seasonal=scores.seasonal[places])
+
+
+def _advances(
+    stage: str, fit: Fit, mean_score: Callable[[Trainer], float] | None, steps: int, has_time: HasTime
+) -> Iterator[Advance]:
+    for look in fit.run(mean_score, steps):
+        yield Advance(stage, fit.steps, steps, look)
+        if not has_time(stage):
+            fit.ended = True
+
+
+def _tries(
+    past: Past, tail: Int64s, held: Tail, periods: Periods, settings: AutoSettings, lent: Lent
+) -> Iterator[Tried]:
+    horizons = scored_horizons(settings.horizons)
+    longest = int((tail - past.start[:-1]).max(initial=0))
+    for k, lags in enumerate(lag_sets(periods, settings.horizons[-1], longest)):
+        random = np.random.Generator(np.random.PCG64([settings.seed, 1, k]))
+        base = Base(lags, horizons, fit_linear(past, tail, lags, horizons, random, TRYING, lent.executor))
+        yield Tried(lags, horizons, score(past, held, base, None, periods.short))

@@ -1,0 +1,70 @@
+"""The linear part of the forecast: least absolute errors of lagged values, over rows of all streams.
+
+By iteratively reweighted least squares (Schlossmacher 1973), in each stream's own unit, with a small ridge.
+"""
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamlstm.kernels.least_squares import ROWS_AT_ONCE, residuals, reweigh, solve, weighted_gram
+from streamlstm.training.past import Floats, Lags, Past, rows_of
+
+Int64s = NDArray[np.int64]
+
+CLIP = 50.0  # units: beyond, a lagged value says no more
+_RIDGE = 1e-5  # of the number of rows
+_FLOOR = 0.1  # of the median residual: below, a row weighs no more
+
+
+@dataclass(frozen=True)
+class Effort:
+    """`work`: multiplications that the fit may cost at most; fewer rows where the lags and horizons are many."""
+
+    rows: int = 30_000
+    iterations: int = 5
+    work: float = 6e10
+
+    def rows_for(self, lags: int, outputs: int) -> int:
+        return int(min(self.rows, max(20 * lags, self.work / (self.iterations * outputs * lags**2))))
+
+
+def fit_linear(
+    past: Past,
+    stop: Int64s,
+    lags: Lags,
+    horizons: tuple[int, ...],
+    random: np.random.Generator,
+    effort: Effort,
+    executor: Executor | None = None,
+) -> Floats:
+    """The skip connection, float64 [O, L], of rows before `stop` [S]: those of model.features. Zeros without rows.
+
+    The horizons are fitted each on its own, by the threads of `executor`.
+    """
+    most = effort.rows_for(len(lags.lags), len(horizons))
+    joined = rows_of(past, stop, lags, horizons, most, CLIP, random)
+    L = len(lags.lags)
+
+    def fit(k: int) -> Floats:
+        return _least_absolute(joined, L, L + k, effort.iterations)
+
+    fits = executor.map(fit, range(len(horizons))) if executor else map(fit, range(len(horizons)))
+    return np.array(list(fits)).astype(np.float32).astype(np.float64)  # as it will be served
+
+
+def _least_absolute(joined: Floats, columns: int, target: int, iterations: int) -> Floats:
+    n = len(joined)
+    found, weight, residual = np.zeros(columns), np.ones(n), np.empty(n)
+    gram, scratch = np.empty((columns, columns + 1)), np.empty((ROWS_AT_ONCE, columns + 1))
+    for _ in range(iterations if n else 0):
+        weighted_gram(joined, columns, target, weight, scratch, gram)
+        solution = np.empty(columns)
+        if not solve(gram, _RIDGE * n, solution):
+            break
+        found = solution
+        residuals(joined, columns, target, found, residual)
+        reweigh(residual, _FLOOR * float(np.median(residual)) + 1e-9, weight)
+    return found

@@ -1,0 +1,136 @@
+"""What is cut out of a history, against the equations of model.features in plain Python."""
+
+import numpy as np
+import pytest
+
+from streamlstm.training.past import Base, Lags, Past, crops_of, first_rows, past_of, rows_of
+from streamlstm.training.recipes import draw_torch
+from streamlstm.training.steps import Trainer
+from streamlstm.training.tail import score, tail_of
+from streamlstm.training.weights import Sizes
+
+LAGS = Lags("made", (1, 2, 5), (0, 2))
+HORIZONS = (1, 3)
+SKIP = np.array([[0.5, -0.25, 0.125], [1.0, 0.0, -1.0]])
+BASE = Base(LAGS, HORIZONS, SKIP)
+
+
+def made() -> Past:
+    """Three streams; the middle one stands still at first."""
+    random = np.random.default_rng(2)
+    streams = [np.cumsum(random.normal(size=40)) + 1e4, np.r_[np.full(8, 3.0), random.normal(size=12)], [1.0, 2.0]]
+    start = np.cumsum([0, *map(len, streams)])
+    return past_of(np.concatenate(streams), random.normal(size=(start[-1], 1)).astype(np.float32), start)
+
+
+def units(past: Past, s: int) -> list[float]:
+    """s_t, or 0, of a stream: the running mean of its changes, as remembered in single precision."""
+    x = past.x[past.start[s] : past.start[s + 1]].tolist()
+    mean, out = 0.0, [0.0]
+    for n in range(1, len(x)):
+        before = x[0] + float(np.float32(x[n - 1] - x[0]))
+        mean += (abs(x[n] - before) - mean) / min(n, 1000)
+        out.append(mean if mean > 1e-12 * abs(x[n]) else 0.0)
+    return out
+
+
+def difference(past: Past, s: int, t: int, lag: int) -> float:
+    begin = past.start[s]
+    if t - lag < begin:
+        return 0.0
+    anchor = past.x[begin]
+    return float((anchor + float(np.float32(past.x[t - lag] - anchor))) - past.x[t])
+
+
+@pytest.mark.parametrize("s", [0, 1, 2])
+def test_units(s: int) -> None:
+    past = made()
+    assert past.unit[past.start[s] : past.start[s + 1]].tolist() == units(past, s)
+
+
+def test_crops_follow_the_equations() -> None:
+    past = made()
+    stop = past.start[1:] - np.array([4, 0, 0])
+    stream, first = np.array([0, 1, 2, 0]), np.array([30, 42, 60, 0])
+    crops = crops_of(past, stop, BASE, stream, first, 10)
+    for b, s in enumerate(stream):
+        for step in range(10):
+            t = first[b] + step
+            for k, h in enumerate(HORIZONS):
+                known = t + h < stop[s] and t < stop[s] and units(past, s)[t - past.start[s]] > 0
+                assert crops.counted[b, step, k] == known
+            if t >= stop[s]:
+                assert not crops.inputs[b, step].any()
+                continue
+            unit = units(past, s)[t - past.start[s]]
+            d = [difference(past, s, t, lag) for lag in LAGS.lags]
+            u = [np.float32(min(max(d[j] / unit, -8.0), 8.0)) if unit else np.float32(0) for j in LAGS.fed]
+            assert crops.inputs[b, step].tolist() == [*u, past.others[t, 0]]
+            for k, h in enumerate(HORIZONS):
+                if crops.counted[b, step, k]:
+                    base = sum((SKIP[k, j] * d[j] for j in range(3)), 0.0)
+                    assert crops.targets[b, step, k] == np.float32(((past.x[t + h] - past.x[t]) - base) / unit)
+
+
+def test_targets_are_kept_within_a_limit() -> None:
+    past = made()
+    crops = crops_of(past, past.start[1:], BASE, np.array([0]), np.array([0]), 30, 0.5)
+    assert np.abs(crops.targets).max() == 0.5
+
+
+def test_rows_of_a_regression() -> None:
+    past = made()
+    stop = past.start[1:]
+    joined = rows_of(past, stop, LAGS, HORIZONS, 10_000, 50.0, np.random.default_rng(0))
+    expected = []
+    for s in range(3):
+        for t in range(first_rows(past, stop, LAGS)[s], stop[s] - 3):
+            unit = units(past, s)[t - past.start[s]]
+            if unit:
+                u = [difference(past, s, t, lag) / unit for lag in LAGS.lags]
+                expected.append([*np.clip(u, -50, 50), *((past.x[t + h] - past.x[t]) / unit for h in HORIZONS)])
+    assert np.array_equal(joined, np.array(expected))
+
+
+def test_few_rows_are_spread_over_all() -> None:
+    past = made()
+    all_of_it = rows_of(past, past.start[1:], LAGS, HORIZONS, 10_000, 50.0, np.random.default_rng(0))
+    some = rows_of(past, past.start[1:], LAGS, HORIZONS, 12, 50.0, np.random.default_rng(0))
+    assert len(some) == 12
+    assert len({row.tobytes() for row in some}) == 12
+    assert {row.tobytes() for row in some} <= {row.tobytes() for row in all_of_it}
+
+
+def test_scores_are_those_of_a_run_over_the_whole_stream() -> None:
+    """Stretches, chunks and padding change nothing; naive and seasonal naive by their definitions."""
+    past = made()
+    weights = draw_torch(Sizes(3, (5,), 2), np.random.default_rng(1))
+    begin = past.start[1:] - np.array([15, 6, 1])
+    found = score(past, tail_of(past, begin), BASE, Trainer(weights), period=4)
+    ratios = []
+    for s in (0, 1):
+        a, e = past.start[s], past.start[s + 1]
+        crops = crops_of(past, past.start[1:], BASE, np.array([s]), np.array([a]), int(e - a))
+        y_hat, _ = Trainer(weights).forward(crops.inputs)
+        rows = np.arange(begin[s], e)
+        per = []
+        for k, h in enumerate(HORIZONS):
+            t = rows[rows + h < e]
+            model = np.abs(crops.targets[0, t - a, k].astype(float) - y_hat[0, t - a, k].astype(float)) * past.unit[t]
+            naive, seasonal = np.abs(past.x[t + h] - past.x[t]), np.abs(past.x[t + h] - past.x[t + h - 4])
+            per.append([model.mean() / naive.mean(), seasonal.mean() / naive.mean()])
+        ratios.append(per)
+    expected = np.exp(np.log(np.array(ratios)).mean(axis=0))
+    assert (found.streams, found.events) == (2, 14 + 5)
+    assert np.allclose(found.model, expected[:, 0], rtol=1e-6)
+    assert np.allclose(found.seasonal, expected[:, 1], rtol=1e-6)
+
+
+def test_too_many_streams_are_thinned_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.tile(np.arange(60.0), 100)
+    past = past_of(x, np.empty((6000, 0), np.float32), np.arange(0, 6001, 60))
+    monkeypatch.setattr("streamlstm.training.tail.MOST_ROWS", 500)
+    tail = tail_of(past, past.start[:-1] + 5)
+    assert tail.rows == 500
+    assert sorted(tail.stream)[0] == 0
+    assert sorted(tail.stream)[-1] == 99

@@ -1,0 +1,89 @@
+"""The linear part: a fit of the absolute error, against a slow one, and what it must withstand."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from streamlstm.kernels.least_squares import ROWS_AT_ONCE, solve, weighted_gram
+from streamlstm.training.linear import Effort, fit_linear
+from streamlstm.training.past import Lags, Past, past_of
+
+LAGS = Lags("made", (1, 2, 3), (0,))
+
+
+def autoregression(rows: int) -> Past:
+    """x_{t+1} = 0.6 x_t + 0.3 x_{t-1} + noise."""
+    random = np.random.default_rng(3)
+    x, noise = np.zeros(rows), random.normal(size=rows)
+    for t in range(2, rows):
+        x[t] = 0.6 * x[t - 1] + 0.3 * x[t - 2] + noise[t]
+    return past_of(x, np.empty((rows, 0), np.float32), np.array([0, rows]))
+
+
+def fit(past: Past, effort: Effort | None = None, **rest: object) -> np.ndarray:
+    return fit_linear(past, past.start[1:], LAGS, (1, 2), np.random.default_rng(0), effort or Effort(), **rest)  # type: ignore[arg-type]
+
+
+def test_the_weighted_products() -> None:
+    random = np.random.default_rng(1)
+    for n in (1, ROWS_AT_ONCE - 1, ROWS_AT_ONCE, 3 * ROWS_AT_ONCE + 7):
+        joined, weight = random.normal(size=(n, 7)), random.random(n)
+        gram = np.empty((5, 6))
+        weighted_gram(joined, 5, 6, weight, np.empty((ROWS_AT_ONCE, 6)), gram)
+        u = joined[:, :5]
+        assert np.allclose(gram[:, :5], (u * weight[:, None]).T @ u, rtol=1e-12, atol=1e-12)
+        assert np.allclose(gram[:, 5], (u * weight[:, None]).T @ joined[:, 6], rtol=1e-12, atol=1e-12)
+
+
+def test_solutions() -> None:
+    random = np.random.default_rng(2)
+    u = random.normal(size=(50, 6))
+    gram = np.concatenate([u.T @ u, random.normal(size=(6, 1))], axis=1)
+    expected, found = np.linalg.solve(gram[:, :6] + 0.5 * np.eye(6), gram[:, 6]), np.empty(6)
+    assert solve(gram.copy(), 0.5, found)
+    assert np.allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("gram", [np.zeros((2, 3)), -np.ones((2, 3)), np.full((2, 3), np.nan)])
+def test_no_solution(gram: np.ndarray) -> None:
+    found = np.ones(2)
+    assert not solve(gram, 0.0, found)
+    assert not found.any()
+
+
+def test_an_autoregression_is_found() -> None:
+    """x_{t+1} - x_t = -0.1 x_t + 0.3 (x_{t-1} - x_t) + noise; the level is known by further lags at best."""
+    found = fit(autoregression(20_000))
+    assert found[0] == pytest.approx([0.3, 0.0, 0.05], abs=0.05)
+
+
+def test_threads_and_their_number_change_no_bit() -> None:
+    past = autoregression(3000)
+    alone = fit(past)
+    with ThreadPoolExecutor(2) as executor:
+        assert np.array_equal(fit(past, executor=executor), alone)
+
+
+def test_less_absolute_error_than_least_squares() -> None:
+    past = autoregression(5000)
+    past.x[1000::50] += 1000.0
+    past = past_of(past.x, past.others, past.start)
+    errors = []
+    for iterations in (1, 6):
+        skip = fit(past, Effort(iterations=iterations))[0]
+        t = np.arange(3, 4999)
+        d = np.stack([past.x[t - lag] - past.x[t] for lag in LAGS.lags], 1)
+        errors.append(np.abs(past.x[t + 1] - past.x[t] - d @ skip).mean())
+    assert errors[1] < 0.9 * errors[0]
+
+
+@pytest.mark.parametrize("x", [np.zeros(50), np.arange(50.0), np.array([1.0, 2.0]), np.full(20, 1e30)])
+def test_nothing_to_fit(x: np.ndarray) -> None:
+    past = past_of(x, np.empty((len(x), 0), np.float32), np.array([0, len(x)]))
+    assert np.isfinite(fit(past)).all()
+
+
+def test_effort_bounds_the_work() -> None:
+    assert Effort().rows_for(12, 1) == Effort().rows
+    assert Effort().rows_for(200, 100) == 20 * 200
