@@ -3,7 +3,7 @@
     m4_hourly   M4's hourly series (github.com/Mcompetitions/M4-methods, Dataset): m4/Hourly-train.csv.gz, Hourly-test
     taxi        New York's taxis by half hours (github.com/numenta/NAB): nab/data/realKnownCause/nyc_taxi.csv
     etth1       transformer temperatures (github.com/zhouhaoyi/ETDataset): ett/ETT-small/ETTh1.csv.gz
-    pjm         PJM's zones by hours (github.com/panambY/Hourly_Energy_Consumption, or PJM): pjm/pjm_in_zone.csv.gz
+    pjm         PJM's zones by hours (github.com/Nixtla/transfer-learning-time-series, datasets): pjm/pjm_in_zone.csv.gz
     nab         the other real series of NAB: nab/data/real*/*.csv
 
 Splits: M4's own (48 steps are tested); the first 70 % of taxi train; 16 months of ETTh1 of 30 days train and 4 more are
