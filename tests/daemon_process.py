@@ -106,6 +106,7 @@ class Daemon:
     output: str
     dead_letters: str
     snapshots: str
+    group: str
 
     @property
     def topics(self) -> dict[str, object]:
@@ -171,7 +172,7 @@ def daemon(
     arguments = [part for key, value in values.items() for part in ("--set", f"{key}={_text(value)}")]
     process = subprocess.Popen([sys.executable, "-m", "streamlstm", "run", *arguments])
     try:
-        yield Daemon(process, port, topic, output, letters, snapshots)
+        yield Daemon(process, port, topic, output, letters, snapshots, str(values["kafka.group_id"]))
     finally:
         if process.poll() is None:
             process.terminate()
