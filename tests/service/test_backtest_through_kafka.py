@@ -1,5 +1,5 @@
-"""What `streamlstm backtest` writes are the daemon's forecasts of the same events: intervals, guard, scores, and a kill -9
-in the middle.
+"""What `streamlstm backtest` writes are the daemon's forecasts of the same events: intervals, guard, scores; also when the
+daemon is killed in the middle.
 """
 
 import json
