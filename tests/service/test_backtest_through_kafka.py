@@ -1,6 +1,4 @@
-"""What `streamlstm backtest` writes are the daemon's forecasts of the same events: intervals, guard, scores; also when the
-daemon is killed in the middle.
-"""
+"""A backtest writes the daemon's forecasts of the same events: intervals, guard, scores, and the daemon killed half way."""
 
 import json
 import signal
