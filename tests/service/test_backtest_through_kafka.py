@@ -1,4 +1,4 @@
-"""A backtest writes the daemon's forecasts of the same events: intervals, guard, scores, and the daemon killed half way."""
+"""A backtest writes the forecasts of the daemon: intervals, guard, scores, and the daemon killed half way."""
 
 import json
 import signal
