@@ -65,6 +65,9 @@ class Child:
     def error_after(self, seconds: float, what: str) -> ChildError:
         return self._error(f"{what} after {seconds:.0f} s")
 
+    def log_lines(self) -> list[str]:
+        """What it has said so far."""
+        return self._log.read_text(errors="replace").splitlines()
+
     def _error(self, what: str) -> ChildError:
-        lines = self._log.read_text(errors="replace").splitlines()[-20:]
-        return ChildError("\n".join([f"{self._name} {what}; the end of its log:", *lines]))
+        return ChildError("\n".join([f"{self._name} {what}; the end of its log:", *self.log_lines()[-20:]]))

@@ -33,11 +33,15 @@ class Figures:
 
 
 class Daemon:
-    """`streamlstm run` against a broker; its log goes to a file, its metrics to a port."""
+    """`streamlstm run` of a model file against a broker; its log goes to a file, its metrics to a port."""
 
-    def __init__(self, bootstrap: str, metrics_port: int, log: Path) -> None:
+    def __init__(self, bootstrap: str, metrics_port: int, model: Path, log: Path) -> None:
         self._url = f"http://127.0.0.1:{metrics_port}"
-        overrides = [f'kafka.bootstrap_servers=["{bootstrap}"]', f"metrics.port={metrics_port}"]
+        overrides = [
+            f'kafka.bootstrap_servers=["{bootstrap}"]',
+            f"metrics.port={metrics_port}",
+            f'model.path="{model}"',
+        ]
         settings = [word for override in overrides for word in ("--set", override)]
         self._child = Child("streamlstm", "run", "-c", str(CONFIG), *settings, log=log)
 

@@ -1,10 +1,11 @@
 """`make demo`: real series through a real Apache Kafka and the real daemon, watched, checked and cleaned up.
 
-    1  start Apache Kafka in a temporary folder (downloaded once, deploy/kafka), create the topics; compile the kernels
-       meanwhile (once for a machine)
-    2  start `streamlstm run` with deploy/demo/demo.toml and the shipped model
-    3  replay the series of deploy/demo/data from a process of its own; follow the forecasts as they are committed; half
-       way, kill -9 the daemon and start it again: its state comes back from the snapshots
+    1  train a model with `streamlstm train` on the first part of the series of deploy/demo/data; meanwhile start Apache
+       Kafka in a temporary folder (downloaded once, deploy/kafka) and create the topics, and compile the daemon's
+       kernels (once for a machine)
+    2  start `streamlstm run` with deploy/demo/demo.toml and that model
+    3  replay the series from a process of its own; follow the forecasts as they are committed; half way, kill -9 the
+       daemon and start it again: its state comes back from the snapshots
     4  stop the daemon by SIGTERM; check that every event got exactly one forecast or, where broken, one dead letter
     5  save a plot, print the summary, stop the broker, remove the folder
 
@@ -31,8 +32,10 @@ from deploy.demo.ledger import Ledger
 from deploy.demo.pace import Pace
 from deploy.demo.plot import save_plot
 from deploy.demo.reader import Reader, lagging
-from deploy.demo.scores import Scoreboard, geometric_mean
+from deploy.demo.scores import Scoreboard
 from deploy.demo.series import load_series
+from deploy.demo.summary import summary
+from deploy.demo.training import Training
 from deploy.demo.view import Board, LiveView, PlainView, View
 from deploy.demo.wire import BROKEN, DEAD_LETTERS, FORECASTS, INPUT, PARTITIONS, SNAPSHOTS, Forecast
 from deploy.kafka.local_kafka import VERSION, KafkaUnavailableError, LocalKafka, free_ports
@@ -56,13 +59,16 @@ class Demo:
         self._scores = Scoreboard(self._series)
         self._ledger = Ledger(self._series)
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamlstm-demo-")))
+        self._model = self._folder / "model.safetensors"
 
     def run(self) -> None:
         """All five steps. Raises DemoError, ChildError or KafkaUnavailableError at the first that fails."""
         begin = time.monotonic()
-        self._view.say("starting Apache Kafka, compiling kernels beside it (the first time takes longest)")
+        self._view.say("training a model, starting Apache Kafka, compiling kernels (the first time takes longest)")
+        training = self._start_training()
         compiling = self._start("deploy.demo.compile_kernels")
         bootstrap = self._start_kafka(self._folder / "kafka")
+        self._finish_training(training)
         compiling.finish(READY_SECONDS)
         self._view.say(f"kernels compiled or found in their cache ({_since(begin)})")
         self._start_daemon(bootstrap)
@@ -75,7 +81,21 @@ class Demo:
         self._check(reader)
         plot = self._output / "forecasts.png"
         save_plot(self._scores, plot)
-        self._summarize(plot, begin)
+        said = ["", *summary(self._scores), "", f"plot: {plot}", f"all done after {_since(begin)}"]
+        print("\n".join(said), flush=True)
+
+    def _start_training(self) -> Training:
+        training = Training(self._series, self._folder, self._model)
+        self._stack.callback(training.kill)
+        return training
+
+    def _finish_training(self, training: Training) -> None:
+        found = training.finish()
+        events = sum(one.n_trained for one in self._series)
+        what = f"streamlstm train --recipe auto: a model of {events:,} events, the first 60 % of each series"
+        self._view.say(f"{what} ({training.seconds:.1f} s)")
+        for line in found:
+            self._view.say(f"  {line}")
 
     def _start(self, module: str, *arguments: str) -> Child:
         child = Child(module, *arguments, log=self._folder / f"{module}.log")
@@ -100,7 +120,7 @@ class Demo:
 
     def _start_daemon(self, bootstrap: str) -> None:
         begin = time.monotonic()
-        self._daemon = Daemon(bootstrap, free_ports(1)[0], self._folder / "daemon.log")
+        self._daemon = Daemon(bootstrap, free_ports(1)[0], self._model, self._folder / "daemon.log")
         self._stack.callback(self._daemon.kill)
         self._daemon.wait_ready()
         self._view.say(f"streamlstm run -c deploy/demo/demo.toml is ready ({_since(begin)})")
@@ -172,17 +192,6 @@ class Demo:
         out = f"{sum(ends.values()):,} events in, {forecasts:,} forecasts + {dead_letters} dead letters out"
         self._view.say(f"checked, reading committed records only: {out}, each event exactly once and in order,")
         self._view.say("every stream's count of events unbroken by the kill: no state was lost")
-
-    def _summarize(self, plot: Path, begin: float) -> None:
-        ratios = self._scores.held_out_ratios()
-        better = sum(ratio < 1 for ratio in ratios.values())
-        print(
-            "\nmean absolute error against naive (next = last) on the 40 % of each series the model had never seen:\n"
-        )
-        for stream, ratio in sorted(ratios.items(), key=lambda pair: pair[1]):
-            print(f"  {ratio:6.3f}  {stream}{'' if ratio < 1 else '   (naive is better here)'}")
-        print(f"  {geometric_mean(ratios.values()):6.3f}  geometric mean; better on {better} of {len(ratios)} streams")
-        print(f"\nplot: {plot}\nall done after {_since(begin)}", flush=True)
 
 
 @contextmanager

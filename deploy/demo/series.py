@@ -1,7 +1,7 @@
 """The dozen real series of the demo: github.com/numenta/NAB at ea702d7 (MIT, data/LICENSE), each file unchanged.
 
-One file is one stream; its file name is the stream id. The first `TRAINED` part of each series trained the shipped
-model (train_model.py); only what comes after it is scored.
+One file is one stream; its file name is the stream id. The demo trains its model on the first `TRAINED` part of each
+series; what comes after it is new to the model, and is what its forecasts are held to.
 """
 
 import csv
@@ -27,13 +27,24 @@ class Series:
 
     @property
     def n_trained(self) -> int:
-        """How many of the first events the shipped model was trained on."""
+        """How many of the first events the model learns from."""
         return int(len(self.y) * TRAINED)
 
 
 def load_series(folder: Path = DATA) -> list[Series]:
     """Every CSV file (`timestamp,value`) of `folder`, by name."""
     return [_read(path) for path in sorted(folder.glob("*.csv"))]
+
+
+def write_history(series: Sequence[Series], path: Path) -> None:
+    """What the model may learn from, as a CSV of `stream,time,value`."""
+    with path.open("w", newline="") as lines:
+        rows = csv.writer(lines)
+        rows.writerow(["stream", "time", "value"])
+        for one in series:
+            past = slice(0, one.n_trained)
+            times = np.datetime_as_string(one.ts[past].astype("datetime64[ms]"), timezone="UTC")
+            rows.writerows((one.stream, *row) for row in zip(times, one.y[past].tolist(), strict=True))
 
 
 def _read(path: Path) -> Series:

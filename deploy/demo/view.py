@@ -12,12 +12,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from deploy.demo.scores import Scoreboard, StreamScore, geometric_mean
+from deploy.demo.scores import Scoreboard, StreamScore, coverage, geometric_mean
 
 BARS = "▁▂▃▄▅▆▇█"
 LONGEST_NAME, LONGEST_SPARKLINE = 34, 32
-FIGURE = 7
-FIGURES = ("events", "now", "next", "error", "naive", "ratio")
+FIGURES = {"events": 7, "now": 7, "next": 7, "/ naive": 8, "within": 8, "odd": 5}
+"""Headings and widths: the error against naive's, the share of values within their intervals, the anomalies."""
 PLAIN_EVERY_SECONDS = 3.0
 
 
@@ -40,9 +40,16 @@ class Board:
 
     @property
     def error_against_naive(self) -> float | None:
-        ratios = [score.current.ratio for score in self.scores.streams.values()]
-        known = [ratio for ratio in ratios if ratio]
+        known = [part.ratio for part in self.scores.current() if part.ratio]
         return geometric_mean(known) if known else None
+
+    @property
+    def coverage(self) -> float | None:
+        return coverage(self.scores.current())
+
+    @property
+    def anomalies(self) -> int:
+        return sum(part.anomalies for part in self.scores.current())
 
 
 class View(Protocol):
@@ -99,43 +106,47 @@ class LiveView:
 
 def status_line(board: Board) -> str:
     part = "unseen part" if board.held_out else "training part"
-    commit = "" if board.commit_ms is None else f" · commit {board.commit_ms:.1f} ms"
-    error = "" if board.error_against_naive is None else f" · error / naive {board.error_against_naive:.2f} ({part})"
-    return (
-        f"{board.forecasts:,} of {board.expected:,} forecasts · {board.events_per_second:,.0f} events/s"
-        f"{commit} · {board.dead_letters} dead letters{error}"
-    )
+    said = [f"{board.forecasts:,} of {board.expected:,} forecasts", f"{board.events_per_second:,.0f} events/s"]
+    if board.commit_ms is not None:
+        said.append(f"commit {board.commit_ms:.1f} ms")
+    said.append(f"{board.dead_letters} dead letters")
+    if board.error_against_naive is not None:
+        said.append(f"{part}: error / naive {board.error_against_naive:.2f}")
+    if board.coverage is not None:
+        said.append(f"{percent(board.coverage)} within 90 % intervals")
+        said.append(f"{board.anomalies} anomalies")
+    return " · ".join(said)
 
 
 def table(board: Board, width: int) -> Table:
-    """One row for each stream, `width` characters wide; the errors are those of the part being replayed."""
+    """One row for each stream, `width` characters wide; the scores are those of the part being replayed."""
     between = len(FIGURES) + 3  # one space between columns, one at each edge
-    left = max(20, width - len(FIGURES) * FIGURE - between)
+    left = max(20, width - sum(FIGURES.values()) - between)
     name = min(LONGEST_NAME, left * 3 // 5)
     sparkline_width = min(LONGEST_SPARKLINE, left - name)
     rows = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
     rows.add_column("stream", no_wrap=True, width=name)
     rows.add_column("values", no_wrap=True, width=sparkline_width)
-    for heading in FIGURES:
-        rows.add_column(heading, justify="right", no_wrap=True, width=FIGURE)
+    for heading, figure_width in FIGURES.items():
+        rows.add_column(heading, justify="right", no_wrap=True, width=figure_width)
     for score in board.scores.streams.values():
         rows.add_row(*_cells(score, sparkline_width))
     return rows
 
 
 def _cells(score: StreamScore, sparkline_width: int) -> Sequence[str | Text]:
-    if not score.y:
-        return (score.stream, "", "0", "", "", "", "", "")
-    errors = score.current
-    means = [short(total / errors.n) if errors.n else "" for total in (errors.model, errors.naive)]
+    if not score.forecasts:
+        return (score.stream, "", "0", *[""] * (len(FIGURES) - 1))
+    newest, part = score.forecasts[-1], score.current
     return (
         score.stream,
-        Text(sparkline(score.y[-sparkline_width:]), style="cyan"),
-        f"{len(score.y):,}",
-        short(score.y[-1]),
-        short(score.yhat[-1]),
-        *means,
-        _ratio_text(errors.ratio),
+        Text(sparkline([forecast.y for forecast in score.forecasts[-sparkline_width:]]), style="cyan"),
+        f"{len(score.forecasts):,}",
+        short(newest.y),
+        short(newest.yhat),
+        _ratio_text(part.ratio),
+        "" if part.coverage is None else percent(part.coverage),
+        Text(str(part.anomalies), style="bold magenta" if newest.is_anomaly else ""),
     )
 
 
@@ -146,6 +157,10 @@ def short(value: float) -> str:
     if abs(value) >= 1e4:
         return f"{value / 1e3:.3g}k"
     return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3f}"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _ratio_text(ratio: float | None) -> Text:

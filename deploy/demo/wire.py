@@ -1,5 +1,6 @@
 """What flows through Kafka in the demo: topics, the events put in, and the answers read back."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,26 +30,43 @@ class InputRecord:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """One record of the forecasts topic; `partition`, `offset` are those of the event that it answers."""
+    """One record of the forecasts topic; `partition`, `offset` are those of the event that it answers.
+
+    `lower` and `upper`: of the interval around `yhat`, infinite while not known. `anomaly_score`: of the event itself,
+    0 while not known.
+    """
 
     stream: str
     ts: int
     y: float
     yhat: float
+    lower: float
+    upper: float
+    anomaly_score: float
+    is_anomaly: bool
     n_seen: int
     topic: str
     partition: int
     offset: int
 
+    @property
+    def has_interval(self) -> bool:
+        return math.isfinite(self.lower) and math.isfinite(self.upper)
+
     @classmethod
     def parse(cls, value: bytes) -> "Forecast":
         record = orjson.loads(value)
         source = record["src"]
+        lower, upper = record["lower"][0], record["upper"][0]
         return cls(
             stream=record["stream"],
             ts=record["ts"],
             y=record["y"],
             yhat=record["yhat"][0],
+            lower=-math.inf if lower is None else lower,
+            upper=math.inf if upper is None else upper,
+            anomaly_score=record["anomaly_score"] or 0.0,
+            is_anomaly=record["is_anomaly"],
             n_seen=record["n_seen"],
             topic=source["topic"],
             partition=source["partition"],

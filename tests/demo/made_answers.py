@@ -23,7 +23,9 @@ class MadeReplay:
 
 
 def made_replay() -> MadeReplay:
-    """Two partitions; every forecast is the last value, as naive as can be."""
+    """Two partitions; every forecast is the last value, as naive as can be, within an interval 2 wide; every tenth
+    event is anomalous.
+    """
     series = made_series()
     answers: list[Answer] = []
     ends, seen = {0: 0, 1: 0}, Counter[str]()
@@ -37,6 +39,13 @@ def made_replay() -> MadeReplay:
             continue
         event = orjson.loads(record.value)
         seen[stream] += 1
-        value = event["value"]
-        answers.append(Forecast(stream, event["ts"], value, value, seen[stream], INPUT, partition, offset))
+        value, n = event["value"], seen[stream]
+        answers.append(made_forecast(stream, event["ts"], value, value, n, partition, offset, is_anomaly=n % 10 == 0))
     return MadeReplay(series, answers, ends)
+
+
+def made_forecast(
+    stream: str, ts: int, y: float, yhat: float, n: int, partition: int, offset: int, is_anomaly: bool = False
+) -> Forecast:
+    lower, upper, score = yhat - 1.0, yhat + 1.0, 1.5 if is_anomaly else 0.5
+    return Forecast(stream, ts, y, yhat, lower, upper, score, is_anomaly, n, INPUT, partition, offset)

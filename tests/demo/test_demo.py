@@ -78,7 +78,10 @@ def test_the_whole_demo(folder: Path) -> None:
         shown, _ = demo.communicate(timeout=200)
     assert demo.returncode == 0, shown
     assert "45,113 events in, 45,108 forecasts + 5 dead letters out, each event exactly once" in shown
-    assert re.search(r"0\.8\d\d  geometric mean; better on 1[0-2] of 12 streams", shown)
+    assert "a model of 27,062 events" in shown
+    assert "chosen: " in shown
+    assert re.search(r"error / naive 0\.8\d\d \(geometric mean\), better on 1[0-2] of 12 streams", shown)
+    assert re.search(r"(8[89]|9[012])\.\d % of 18,04\d values within their 90 % intervals", shown)
     assert (folder / "out" / "forecasts.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in folder.iterdir()] == ["out"]
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import orjson
@@ -9,7 +10,7 @@ import pytest
 from demo.made_answers import made_series
 
 from deploy.demo.feeder import bursts
-from deploy.demo.series import DATA, load_series, replay_order
+from deploy.demo.series import DATA, load_series, replay_order, write_history
 from deploy.demo.wire import BROKEN, BROKEN_STREAM, DeadLetter, Forecast, InputRecord, input_records
 
 
@@ -58,12 +59,35 @@ def test_bursts_are_even_and_lose_nothing(count: int) -> None:
     assert max(Counter(map(len, cut))) - min(Counter(map(len, cut))) <= 1
 
 
+def forecast_record(interval: bytes, anomaly: bytes) -> bytes:
+    return (
+        b'{"stream":"a","ts":5,"y":1.5,"yhat":[2.25],%b,"level":0.9,"horizon":[1],"target_ts":[6],%b,"status":"ok",'
+        b'"n_seen":3,"model":"eee6780ac3b9","src":{"topic":"events","partition":2,"offset":9}}'
+    ) % (interval, anomaly)
+
+
 def test_a_forecast_record_is_read() -> None:
-    value = (
-        b'{"stream":"a","ts":5,"y":1.5,"yhat":[2.25],"horizon":[1],"target_ts":[6],"status":"ok","n_seen":3,'
-        b'"model":"eee6780ac3b9","src":{"topic":"events","partition":2,"offset":9}}'
-    )
-    assert Forecast.parse(value) == Forecast("a", 5, 1.5, 2.25, 3, "events", 2, 9)
+    value = forecast_record(b'"lower":[2.0],"upper":[2.75]', b'"anomaly_score":1.25,"is_anomaly":true')
+    found = Forecast.parse(value)
+    assert found == Forecast("a", 5, 1.5, 2.25, 2.0, 2.75, 1.25, True, 3, "events", 2, 9)
+    assert found.has_interval
+
+
+def test_what_is_not_known_yet_of_a_forecast() -> None:
+    value = forecast_record(b'"lower":[null],"upper":[null]', b'"anomaly_score":null,"is_anomaly":false')
+    found = Forecast.parse(value)
+    assert found == Forecast("a", 5, 1.5, 2.25, -np.inf, np.inf, 0.0, False, 3, "events", 2, 9)
+    assert not found.has_interval
+
+
+def test_what_may_be_learned_from_is_the_first_part_of_each_series(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    write_history(made_series(20), path)
+    lines = path.read_text().splitlines()
+    assert lines[0] == "stream,time,value"
+    assert lines[1:4] == [f"up,1970-01-01T00:0{k}:00.000Z,{1.5 * k!r}" for k in range(3)]
+    assert [line.split(",")[0] for line in lines[1:]] == ["up"] * 12 + ["wave"] * 6
+    assert [float(line.split(",")[2]) for line in lines[13:]] == np.sin(np.arange(6)).tolist()
 
 
 def test_a_dead_letter_is_read_by_its_headers() -> None:

@@ -1,18 +1,22 @@
 """What the demo shows: scores, live table, plain lines, plot, and the figures it reads from /metrics."""
 
 import io
+import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from demo.made_answers import made_replay
+from demo.made_answers import made_forecast, made_replay
 from rich.console import Console
 
 from deploy.demo.daemon import Figures, read_figures
 from deploy.demo.pace import Pace
-from deploy.demo.plot import save_plot
-from deploy.demo.scores import Scoreboard, geometric_mean
+from deploy.demo.plot import DETAIL, Stretch, save_plot
+from deploy.demo.scores import Part, Scoreboard, coverage, geometric_mean
+from deploy.demo.summary import summary
 from deploy.demo.view import Board, LiveView, PlainView, short, sparkline
 from deploy.demo.wire import Forecast
 from streamlstm.service.counters import BuildInfo, Counters, Stage
@@ -36,10 +40,23 @@ def made_board(elapsed_seconds: float = 3.0) -> Board:
 def test_scores_compare_each_forecast_with_the_value_it_spoke_of() -> None:
     scores = Scoreboard(made_replay().series)
     for n, (y, yhat) in enumerate([(1.0, 2.5), (2.0, 2.0), (4.0, 7.0)]):
-        scores.add(Forecast("up", n, y, yhat, n + 1, "events", 0, n))
-    errors = scores.streams["up"].trained
-    assert (errors.n, errors.model, errors.naive) == (2, 0.5 + 2.0, 1.0 + 2.0)
-    assert errors.ratio == pytest.approx(2.5 / 3)
+        scores.add(made_forecast("up", n, y, yhat, n + 1, 0, n))
+    part = scores.streams["up"].trained
+    assert (part.n, part.error, part.naive_error) == (2, 0.5 + 2.0, 1.0 + 2.0)
+    assert part.ratio == pytest.approx(2.5 / 3)
+
+
+def test_coverage_counts_the_intervals_that_were_known_and_held_the_value_they_spoke_of() -> None:
+    scores = Scoreboard(made_replay().series)
+    first = replace(made_forecast("up", 0, 1.0, 1.0, 1, 0, 0), lower=-math.inf, upper=math.inf)
+    scores.add(first)
+    for n, (y, yhat) in enumerate([(50.0, 2.0), (3.0, 2.5), (4.0, 4.0)], start=1):  # 3.0 is at the very end of 1 .. 3
+        scores.add(made_forecast("up", n, y, yhat, n + 1, 0, n, is_anomaly=y == 50.0))
+    part = scores.streams["up"].trained
+    assert (part.intervals, part.covered, part.anomalies) == (2, 1, 1)
+    assert part.coverage == 0.5
+    assert coverage([part, Part(intervals=6, covered=6)]) == 7 / 8
+    assert coverage([Part()]) is None
 
 
 def test_what_trained_the_model_is_scored_apart() -> None:
@@ -47,6 +64,7 @@ def test_what_trained_the_model_is_scored_apart() -> None:
     assert (up.trained.n, up.held_out.n) == (11, 8)
     assert up.current is up.held_out
     assert up.held_out.ratio == 1.0
+    assert (up.trained.anomalies, up.held_out.anomalies) == (1, 1)
     assert geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
 
 
@@ -72,7 +90,7 @@ def test_plain_lines_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> No
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert "30 of 30 forecasts · 1,234 events/s · commit 6.2 ms · 5 dead letters" in lines[1]
-    assert "error / naive 1.00 (unseen part)" in lines[1]
+    assert "unseen part: error / naive 1.00 · 33.3 % within 90 % intervals · 2 anomalies" in lines[1]
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])
@@ -84,8 +102,43 @@ def test_live_table_shows_every_stream(width: int) -> None:
         view.show(made_board())
     shown = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", terminal.getvalue())
     assert "✓ ready" in shown
-    assert all(name in shown for name in ("up", "wave", "28.5", "1.000", "█", "30 of 30 forecasts"))
+    assert all(name in shown for name in ("up", "wave", "28.5", "1.000", "100.0 %", "█", "30 of 30 forecasts"))
     assert max(map(len, shown.splitlines())) <= width
+
+
+def test_summary_rates_the_unseen_part_of_every_stream() -> None:
+    scores = made_scores()
+    scores.streams["wave"].held_out.error *= 0.25
+    lines = list(summary(scores))
+    assert [line.split() for line in lines if line.lstrip().startswith(("up", "wave"))] == [
+        ["wave", "0.250", "100.0", "%", "1"],
+        ["up", "1.000", "0.0", "%", "1", "(naive", "is", "better", "here)"],
+    ]
+    assert "error / naive 0.500 (geometric mean), better on 1 of 2 streams" in lines[-3]
+    assert "33.3 % of 12 values within their 90 % intervals, between 88.0 % and 92.0 % on 0 of 2 streams" in lines[-2]
+    assert lines[-1].strip() == "2 anomalies"
+
+
+def test_plot_shows_each_event_beside_the_forecast_made_of_it() -> None:
+    up = made_scores().streams["up"]
+    up.forecasts[12] = replace(up.forecasts[12], lower=-math.inf, upper=math.inf)
+    found = Stretch.held_out(up)
+    assert found.y.tolist() == [1.5 * n for n in range(12, 20)]
+    assert found.yhat.tolist() == [1.5 * n for n in range(11, 19)]
+    assert np.isnan(found.lower).tolist() == np.isnan(found.upper).tolist() == [False, True, *[False] * 6]
+    assert found.is_anomaly.tolist() == [False] * 7 + [True]
+
+
+def test_the_detail_holds_the_oddest_event() -> None:
+    n = 3 * DETAIL
+    zeros = np.zeros(n)
+    for oddest in (0, 7, n // 2, n - 1):
+        score = zeros.copy()
+        score[oddest] = 5.0
+        times = np.arange(n).astype("datetime64[ms]")
+        detail = Stretch(times, zeros, zeros, zeros, zeros, score > 1, score).detail()
+        assert len(detail.y) == len(detail.times) == DETAIL
+        assert detail.is_anomaly.sum() == 1
 
 
 def test_plot_is_a_png(tmp_path: Path) -> None:
