@@ -101,7 +101,7 @@ def auto_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--guard/--no-guard", default=None, help="Weigh the model against naive forecasts.  [default: guard]"
         ),
-        click.option("--steps", type=_SIZE, help="Of training at most.  [default: 3000]"),
+        click.option("--steps", type=_SIZE, help="Of training at most.  [default: 10000]"),
         click.option(
             "--time-limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Of training at most."
         ),

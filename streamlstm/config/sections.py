@@ -66,7 +66,11 @@ class Kafka(Section):
         500, "Heartbeats to the group; a member hears of a rebalance within one of these.", low=50, high=60_000
     )
     max_poll_interval_ms: int = setting(
-        120_000, "A member that does not poll for so long leaves the group.", low=1_000, high=DAY_MS
+        60_000,
+        "A member that does not poll for so long leaves the group. A rebalance waits as long for a member that died "
+        "while it was joining.",
+        low=1_000,
+        high=DAY_MS,
     )
     reconnect_backoff_max_ms: int = setting(
         1_000, "Longest pause between two attempts to reach a broker.", low=50, high=60_000

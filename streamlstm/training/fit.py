@@ -39,7 +39,7 @@ class FitSettings:
     crop: int = 96
     learning_rate: float = 1e-3
     clip_norm: float = 1.0
-    steps: int = 3000
+    steps: int = 10_000
     every: int = 100
     patience: int = 5
     least_gain: float = 1e-4

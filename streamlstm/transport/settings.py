@@ -44,7 +44,7 @@ class SourceSettings:
     start_timestamp_ms: int | None = None
     session_timeout_ms: int = 45_000
     heartbeat_interval_ms: int = 500
-    max_poll_interval_ms: int = 120_000
+    max_poll_interval_ms: int = 60_000
     fetch_min_bytes: int = 1
     fetch_max_wait_ms: int = 500
     fetch_max_bytes: int = 16 * MIB

@@ -46,7 +46,7 @@ _STUCK_AFTER = 90.0
 _LINGERS_AFTER = 10.0
 _SETTINGS: dict[str, object] = {
     "kafka.group_id": "trust", "kafka.session_timeout_ms": int(SESSION * 1000), "kafka.heartbeat_interval_ms": 300,
-    "commit.interval_ms": 50, "commit.request_timeout_ms": 2_000,
+    "kafka.max_poll_interval_ms": 30_000, "commit.interval_ms": 50, "commit.request_timeout_ms": 2_000,
     "commit.transaction_timeout_ms": int(TRANSACTION * 1000), "input.topic": "events", "output.topic": "forecasts",
     "dead_letter.topic": "dead-letters", "snapshot.topic": "snapshots", "snapshot.interval_ms": 3_000,
     "snapshot.max_chunk_bytes": 16_384, "engine.threads": 1, "fetch.max_wait_ms": 100, "metrics.host": "127.0.0.1",
