@@ -49,7 +49,7 @@ HOME = {
     "h5py": ("model/from_keras", "model/keras", "model/hdf5"),
     "onnx": ("model/from_onnx", "model/onnx"),
     "pyarrow": ("history/arrow",),
-    "matplotlib": ("report/",),
+    "matplotlib": ("report/", "cli/curves.py"),
     "signal": ("service/", "cli/"),
     "threading": ("service/", "cli/"),
     "socket": ("service/", "cli/", "transport/"),

@@ -37,7 +37,7 @@ class FitSettings:
     hidden: tuple[int, ...] = (50,)
     batch: int = 64
     crop: int = 96
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     clip_norm: float = 1.0
     steps: int = 10_000
     every: int = 100

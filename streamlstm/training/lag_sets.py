@@ -8,13 +8,13 @@ SHORT = 12
 SHORT_WITH_SEASON = 3
 PATH = 24  # steps of the season before that are looked at, where fewer are forecast
 MOST_OF_A_PATH = 48
-_FED_SHORT = (1, 2, 3, 4, 6, 8, 12)
 _FED_BEFORE = (1, 2, 3, 6, 12)  # steps of the path, and the season itself
 
 
 def lag_sets(periods: Periods, horizon: int, longest: int) -> list[Lags]:
     """From small to large. `horizon`: the longest; `longest`: rows of the longest stream before its tail."""
-    sets = [_named("short", set(range(1, SHORT + 1)), set(_FED_SHORT))]
+    short = set(range(1, SHORT + 1))
+    sets = [_named("short", short, short)]
     m, M = periods.short, periods.long
     if not m:
         return sets
