@@ -74,7 +74,7 @@ def _history(layout: Layout, n_seen: NDArray[np.int64], reals: NDArray[Any], sin
     back = np.arange(length)[::-1]  # events before the newest
     ring = np.take_along_axis(singles[:, first : first + length], (n_seen[:, None] - back) % length, axis=1)
     values = np.where(back < n_seen[:, None], anchor[:, None] + ring, np.nan)
-    return {"mean_change": mean_change, "history": values}
+    return {"mean_change": mean_change, "history": np.ascontiguousarray(values)}
 
 
 def _judgements(model: Model, layout: Layout, singles: NDArray[Any]) -> Columns:
@@ -96,10 +96,15 @@ def json_rows(columns: Columns) -> Iterator[dict[str, Any]]:
     plain = {name: column for name, column in columns.items() if name[:2] not in ("h_", "c_") and name != "window"}
     layers = sum(name.startswith("h_") for name in columns)
     for row in range(len(columns["n_seen"])):
-        found = {name: column[row] if column.ndim > 1 else int(column[row]) for name, column in plain.items()}
+        found = {name: _value(column[row]) for name, column in plain.items()}
         if "window" in columns:
             steps = columns["window"].shape[1]
             found["window"] = columns["window"][row, steps - min(int(columns["count"][row]), steps) :]
         else:
             found["layers"] = [{name: columns[f"{name}_{k}"][row] for name in ("h", "c")} for k in range(layers)]
         yield found
+
+
+def _value(of_row: Any) -> Any:
+    """As orjson takes it."""
+    return np.ascontiguousarray(of_row) if of_row.ndim else of_row.item()
