@@ -59,9 +59,9 @@ class Stretch:
 
 
 def save_plot(scores: Scoreboard, path: Path) -> None:
-    """Write a PNG of the streams that held the greatest surprises."""
+    """Write a PNG of the streams with the most anomalies."""
     seen = [(score, stretch) for score in scores.streams.values() if len((stretch := Stretch.held_out(score)).y)]
-    seen = sorted(seen, key=lambda pair: float(pair[1].score.max()), reverse=True)[:STREAMS]
+    seen = sorted(seen, key=lambda pair: pair[0].held_out.anomalies, reverse=True)[:STREAMS]
     figure = Figure(figsize=(15, 2.3 * len(seen) + 1.2), layout="constrained")
     panels = figure.subplots(len(seen), 2, squeeze=False, width_ratios=(2, 3))
     for (score, stretch), (whole, close) in zip(seen, panels, strict=True):
@@ -70,7 +70,8 @@ def save_plot(scores: Scoreboard, path: Path) -> None:
         _draw_detail(close, detail)
         whole.set_title(score.stream, loc="left", fontsize=11, color=INK, fontweight="bold")
         close.set_title(_figures(score.held_out), loc="right", fontsize=9.5, color=MUTED)
-    figure.suptitle("What the model had never seen", x=0.008, ha="left", fontsize=15, color=INK)
+    title = "New to the model: all of it, and the shaded stretch in detail"
+    figure.suptitle(title, x=0.008, ha="left", fontsize=14, color=INK)
     handles, labels = panels[0][1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=4, frameon=False, fontsize=10.5, labelcolor=INK)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,7 @@ def save_plot(scores: Scoreboard, path: Path) -> None:
 def _figures(part: Part) -> str:
     said = [] if part.ratio is None else [f"error / naive {part.ratio:.2f}"]
     said += [] if part.coverage is None else [f"{percent(part.coverage)} within the interval"]
-    return " · ".join([*said, f"{part.anomalies} anomalies in {part.n:,} events"])
+    return " · ".join([*said, f"anomalies: {part.anomalies} of {part.n:,} events"])
 
 
 def _draw_whole(panel: Axes, stretch: Stretch, detail: Stretch) -> None:
@@ -94,7 +95,7 @@ def _draw_detail(panel: Axes, detail: Stretch) -> None:
     panel.fill_between(
         detail.times, detail.lower, detail.upper, color=INTERVAL, alpha=0.32, linewidth=0, label="90 % interval"
     )
-    panel.plot(detail.times, detail.y, color=INK, linewidth=1.3, label="came")
+    panel.plot(detail.times, detail.y, color=INK, linewidth=1.3, label="actual")
     panel.plot(detail.times, detail.yhat, color=FORECAST, linewidth=1.2, label="forecast one event before")
     _draw_anomalies(panel, detail, size=46)
     low, high = float(np.min(detail.y)), float(np.max(detail.y))

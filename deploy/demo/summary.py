@@ -28,14 +28,14 @@ def summary(scores: Scoreboard) -> Iterator[str]:
 
 
 def _verdict(parts: list[Part], ratios: list[float]) -> Iterator[str]:
-    better, events = sum(ratio < 1 for ratio in ratios), sum(part.n for part in parts)
+    better, intervals = sum(ratio < 1 for ratio in ratios), sum(part.intervals for part in parts)
     yield f"error / naive {geometric_mean(ratios):.3f} (geometric mean), better on {better} of {len(ratios)} streams"
     whole = coverage(parts)
     if whole is not None:
         low, high = GOOD_COVERAGE
         good = sum(part.coverage is not None and low <= part.coverage <= high for part in parts)
         yield (
-            f"{percent(whole)} of {events:,} values within their 90 % intervals, "
+            f"{percent(whole)} of {intervals:,} values within their 90 % intervals, "
             f"between {percent(low)} and {percent(high)} on {good} of {len(parts)} streams"
         )
     yield f"{sum(part.anomalies for part in parts):,} anomalies"

@@ -7,7 +7,7 @@ from pathlib import Path
 from deploy.demo.child import Child
 from deploy.demo.series import Series, write_history
 
-STEPS = 400
+STEPS = 500
 SEED = 1
 PATIENCE_SECONDS = 240.0  # the first time on a slow machine: most of it compiles kernels
 TOLD = ("season:", "chosen:", "the network ")

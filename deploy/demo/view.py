@@ -16,8 +16,8 @@ from deploy.demo.scores import Scoreboard, StreamScore, coverage, geometric_mean
 
 BARS = "▁▂▃▄▅▆▇█"
 LONGEST_NAME, LONGEST_SPARKLINE = 34, 32
-FIGURES = {"events": 7, "now": 7, "next": 7, "/ naive": 8, "within": 8, "odd": 5}
-"""Headings and widths: the error against naive's, the share of values within their intervals, the anomalies."""
+FIGURES = {"events": 7, "now": 7, "next": 7, "error/naive": 11, "coverage": 8, "anomalies": 9}
+"""Headings and widths. coverage: share of values that came to lie in their intervals."""
 PLAIN_EVERY_SECONDS = 3.0
 
 
@@ -151,12 +151,12 @@ def _cells(score: StreamScore, sparkline_width: int) -> Sequence[str | Text]:
 
 
 def short(value: float) -> str:
-    """A number in at most six characters or so: 0.299, 94.58, 25.3k, 2.42M."""
+    """A number in at most six characters or so: 0, 0.299, 94.58, 25.3k, 2.42M."""
     if abs(value) >= 1e6:
         return f"{value / 1e6:.3g}M"
     if abs(value) >= 1e4:
         return f"{value / 1e3:.3g}k"
-    return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3f}"
+    return f"{value:.4g}" if abs(value) >= 1 or not value else f"{value:.3f}"
 
 
 def percent(share: float) -> str:
