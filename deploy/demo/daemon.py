@@ -40,7 +40,7 @@ class Daemon:
         overrides = [
             f'kafka.bootstrap_servers=["{bootstrap}"]',
             f"metrics.port={metrics_port}",
-            f'model.path="{model}"',
+            f"model.path={model}",
         ]
         settings = [word for override in overrides for word in ("--set", override)]
         self._child = Child("streamlstm", "run", "-c", str(CONFIG), *settings, log=log)
