@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from streamlstm.kernels.anomaly import BOTH
 from streamlstm.kernels.anomaly import WORDS as ANOMALY_WORDS
-
-FLOAT, WORD = 4, 8
+from streamlstm.kernels.layout import FLOAT, WORD
 
 TRACKED_AT = 1  # behind SINCE, int32: events since the stream began or since its last gap, the newest included
 # Words of each horizon, float32.

@@ -4,7 +4,7 @@ goes straight to the forecast.
 With x_t the newest value of the target and s_t the running mean of |x_t - x_{t-1}|, weight 1/min(n, scale_window):
 
     d_j      = x_{t - lags[j]} - x_t                       0 where the stream is younger than the lag
-    u_j      = d_j / s_t, within -LIMIT .. LIMIT           the network's inputs: those j in `fed`, then the other inputs
+    u_j      = d_j / s_t, cut off (kernels.features)      the network's inputs: those j in `fed`, then the other inputs
     y_hat_k  = x_t + sum over j of skip[k, j] d_j + s_t y_k          y: what the network says
 
 The skip connection is that of LSTNet (Lai et al. 2018): a linear forecast that the LSTM corrects. Nothing here knows
@@ -22,7 +22,6 @@ from streamlstm.model.parameters import Float32
 MAX_LAGS = 512
 MAX_LAG = 100_000
 MAX_SCALE_WINDOW = 1_000_000_000
-LIMIT = 8.0
 
 
 @dataclass(frozen=True, eq=False)

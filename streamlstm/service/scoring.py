@@ -15,6 +15,7 @@ from streamlstm.engine.forecaster import Forecaster
 from streamlstm.engine.prediction import DEFAULT_LEVEL
 from streamlstm.errors import InvariantError
 from streamlstm.kernels import judge_layout as at
+from streamlstm.kernels.layout import FLOAT, WORD
 from streamlstm.service.http_server import Page
 
 MOST_STREAMS = 20
@@ -140,7 +141,7 @@ def _recent_errors(forecaster: Forecaster) -> tuple[NDArray[np.float64], NDArray
     """
     layout, rows = forecaster.layout, forecaster.backend.arena.view(np.float32)
     judged = at.JudgeLayout(forecaster.model.horizons)
-    first = (8 * layout.judge_at + judged.pending_bytes) // at.FLOAT + at.TRACKED_AT
+    first = (WORD * layout.judge_at + judged.pending_bytes) // FLOAT + at.TRACKED_AT
     columns = [np.empty(len(rows)) for _ in range(3)]
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
