@@ -23,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ READY = "Kafka Server started"
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
 SERVER_PORTS = range(16_384, 32_768)
+_promised: list[int] = []
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -132,9 +134,23 @@ def setup() -> Path:
     return LIBS
 
 
+def _promise(port: int) -> int:
+    """A lock that is held until this process ends. Raises BlockingIOError where another process holds it."""
+    folder = Path(tempfile.gettempdir()) / f"streamlstm-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    lock = os.open(folder / str(port), os.O_CREAT | os.O_WRONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise
+    return lock
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on, below those that the system gives to outgoing connections (ip(7),
-    ip_local_port_range): one of those could be taken while who is to listen on it isn't there yet, or restarts.
+    """Ports that nothing listens on and that no other process was given by this function, as long as this one lives.
+    They lie below those that the system gives to outgoing connections (ip(7), ip_local_port_range): one of those could
+    be taken while who is to listen on it isn't there yet, or restarts.
     """
     found: list[int] = []
     with ExitStack() as stack:
@@ -142,6 +158,7 @@ def free_ports(count: int) -> list[int]:
             probe = stack.enter_context(socket.socket())
             with suppress(OSError):
                 probe.bind(("127.0.0.1", port))
+                _promised.append(_promise(port))
                 found.append(port)
             if len(found) == count:
                 return found
