@@ -1,4 +1,4 @@
-"""Real brokers for the tests, started once per run. Without Java or Maven they fail and say what to install."""
+"""Real brokers for the tests, started once per run (and worker). Without Java or Maven they fail and say what to install."""
 
 import sys
 from collections.abc import Iterator
@@ -9,6 +9,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deploy" / "kafka"))
 
 from local_kafka import LocalKafka
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with brokers first: they wait more than they compute, and the longest of them shouldn't end alone."""
+    items.sort(key=lambda item: item.get_closest_marker("kafka") is None)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -135,16 +134,12 @@ def setup() -> Path:
 
 
 def _promise(port: int) -> int:
-    """A lock that is held until this process ends. Raises BlockingIOError where another process holds it."""
-    folder = Path(tempfile.gettempdir()) / f"streamlstm-ports-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    lock = os.open(folder / str(port), os.O_CREAT | os.O_WRONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise
-    return lock
+    """The descriptor of a name in Linux' abstract namespace (unix(7)): the kernel keeps it until this process ends, and
+    nothing stays behind. Raises OSError where another process holds it.
+    """
+    with socket.socket(socket.AF_UNIX) as name:
+        name.bind(f"\0streamlstm-port-{port}")
+        return name.detach()
 
 
 def free_ports(count: int) -> list[int]:
