@@ -1,4 +1,4 @@
-"""Real brokers for the tests, started once per run (and worker). Without Java or Maven they fail and say what to install."""
+"""Real brokers for the tests, started once per worker. Without Java or Maven they fail and say what to install."""
 
 import sys
 from collections.abc import Iterator
