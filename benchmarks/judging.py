@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from figures import Figure, write
 from numpy.typing import NDArray
 
 from streamlstm.kernels import judge_layout as at
@@ -138,11 +139,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=30)
-    options = parser.parse_args()
+    parser.add_argument("--json", type=Path)
+    options, found = parser.parse_args(), []
     for horizons, rows in (((1,), options.rows), (tuple(range(1, 25)), options.rows // 5)):
         hot = nanoseconds(horizons, 512, options.rounds, is_cold=False)
         cold = nanoseconds(horizons, rows, options.rounds, is_cold=True)
         print(f"horizons {len(horizons):2d}: {hot:7.1f} ns per event hot, {cold:7.1f} over {rows:,} rows")
+        found.append(Figure(f"judge of {len(horizons)} horizons, hot", hot, "ns"))
+        found.append(Figure(f"judge of {len(horizons)} horizons, cold", cold, "ns", at=rows))
+    write(options.json, found)
     series = from_folder(options.folder) if options.folder else made()
     for h in (1, 24):
         for shift in ("none", "level", "scale"):

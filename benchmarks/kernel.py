@@ -1,14 +1,16 @@
 """The step kernel beside torch and ONNX Runtime, on one core: steps per second and fraction of the FMA peak.
 
-    .venv/bin/python benchmarks/kernel.py [--batches 1,32,256,1024,4096] [--cold 32768] [--configs 1-50-1-1,...]
+    .venv/bin/python benchmarks/kernel.py [--batches 1,2,..,4096] [--cold 32768] [--configs 1-50-1-1,...]
                                           [--seconds 2] [--peers torch,onnxruntime] [--json FILE]
 
 Hot: random rows among 512, or as many as the batch has, which stay in the caches. Cold: random rows among a million
 streams (262,144 for the larger models), so that nearly every row comes from memory. Multiplications and additions of
-the matrices and the head count as work, activations don't. The peak is a compiled loop of independent FMAs. The kernel
-and the peak take turns, then the kernel and its peers (who cool the caches for each other), all within one process.
-Medians of CPU time are compared, so that a busy machine slows all alike; `fastest` is the fraction from the fastest
-tenth of the turns, for machines that are never calm: what others do to caches and memory stays in every figure.
+the matrices and the head count as work, activations don't. The peak is a compiled loop of independent FMAs; the roof is
+the time of the work at that peak or, cold, of reading and writing the rows in memory where that is more (roofline.py).
+Small batches are held to the time that it takes to read the weights once. The kernel and these limits take turns, then
+the kernel and its peers (who cool the caches for each other), all within one process. Medians of CPU time are compared,
+so that a busy machine slows all alike; `fastest` is the fraction from the fastest tenth of the turns, for machines that
+are never calm: what others do to caches and memory stays in every figure.
 
 Each contestant does the whole of it: gather the rows, step, scatter, head. torch: LSTMCell with index_select and
 index_copy_. ONNX Runtime: its LSTM operator over gathered NumPy rows. Peers are used where installed, on one thread.
@@ -16,30 +18,30 @@ index_copy_. ONNX Runtime: its LSTM operator over gathered NumPy rows. Peers are
 
 import argparse
 import importlib.util
-import json
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.extending import intrinsic
+from figures import Figure, write
 from numpy.typing import NDArray
+from roofline import peak_loop, reading, touching
 
 from streamlstm.engine.backend import CpuBackend, row_layout
 from streamlstm.kernels.compile import cache_status
-from streamlstm.kernels.vector import I64, Vector, has_wide_vectors, int64
+from streamlstm.kernels.vector import has_wide_vectors
 from streamlstm.model.parameters import Layer, Parameters
 
 Step = Callable[[NDArray[np.int64], NDArray[np.float32]], NDArray[np.float32]]
 MILLION, QUARTER = 1_000_000, 262_144
 HOT_STREAMS = 512
-CHAINS = 12  # independent FMAs in flight: enough for two pipes of latency 5
+SMALL_BATCH = 16
+READS = 64
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ CONFIGS = (
 
 @dataclass(frozen=True)
 class Result:
-    """Medians. `fraction` is of this core's FMA peak; `times` says how many times as long each peer takes."""
+    """Medians. `fraction` is of this core's FMA peak, `of_roof` of the roofline; `weights` says how many times as long
+    as reading the weights from the caches a small batch takes, `times` how many times as long each peer takes.
+    """
 
     config: str
     place: str
@@ -82,6 +86,8 @@ class Result:
     fraction: float
     fraction_fastest: float
     peak_gflops: float
+    of_roof: float
+    weights: float | None
     bar: float | None
     times: dict[str, float]
 
@@ -196,59 +202,6 @@ def _onnx_model(parameters: Parameters) -> bytes:
 PEERS: dict[str, Callable[[Parameters, int, int], Step]] = {"torch": torch_step, "onnxruntime": onnxruntime_step}
 
 
-# ---------------------------------------------------------------------------------------------------------------- peak
-
-
-def fma_loop(lanes: int) -> Callable[[int], float]:
-    """A compiled loop: `count` rounds of CHAINS independent FMAs of `lanes` float32 each."""
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def multiply_and_add(typingctx: Any, count: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            v = Vector(builder, lanes)
-            factor = v.constant(0.999)
-            before, loop = builder.block, builder.append_basic_block("rounds")
-            after = builder.append_basic_block("done")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            k, sums = builder.phi(I64), [builder.phi(v.type) for _ in range(CHAINS)]
-            k_next, updated = builder.add(k, int64(1)), [v.fma(own, factor, factor) for own in sums]
-            builder.cbranch(builder.icmp_signed("<", k_next, arguments[0]), loop, after)
-            k.add_incoming(int64(0), before)
-            k.add_incoming(k_next, loop)
-            for start, (own, then) in enumerate(zip(sums, updated, strict=True)):
-                own.add_incoming(v.constant(start), before)
-                own.add_incoming(then, loop)
-            builder.position_at_end(after)
-            total = updated[0]
-            for own in updated[1:]:
-                total = v.add(total, own)
-            return v.sum_in_halves(total)
-
-        return types.float32(types.int64), codegen
-
-    @njit
-    def rounds(count: int) -> float:
-        return multiply_and_add(count)  # type: ignore[no-any-return]
-
-    return rounds  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class Peak:
-    """A turn of the FMA loop: `run` it, `flops` were done."""
-
-    run: Callable[[], float]
-    flops: float
-
-
-def peak_loop(rounds: int = 100_000) -> Peak:
-    lanes = 16 if has_wide_vectors() else 8
-    loop = fma_loop(lanes)
-    loop(rounds)
-    return Peak(lambda: loop(rounds), 2.0 * rounds * CHAINS * lanes)
-
-
 # ----------------------------------------------------------------------------------------------------------- measuring
 
 
@@ -291,40 +244,66 @@ def measure(config: Config, streams: int, batch: int, peers: list[str], seconds:
         turn = iter(range(sys.maxsize))
         return lambda: step(batches[next(turn) % len(batches)], x)
 
-    peak = peak_loop()
+    peak, layout, is_cold = peak_loop(), row_layout(parameters), streams == config.cold_streams
     contestants = {name: caller(step) for name, step in steps.items()}
-    repeats = {"peak": 1, **dict.fromkeys(contestants, max(1, min(50, 2000 // batch)))}
-    times = take_turns({"peak": peak.run, "streamlstm": contestants["streamlstm"]}, repeats, seconds / 2)
-    own, work = times["streamlstm"], row_layout(parameters).flops * batch
+    limits = {"peak": peak.run, "weights": reading(weight_size(parameters), READS)}
+    if is_cold:
+        limits["rows"] = touching(layout.row_bytes, streams, batch)
+    repeats = {**dict.fromkeys(limits, 1), **dict.fromkeys(contestants, max(1, min(50, 2000 // batch)))}
+    times = take_turns({**limits, "streamlstm": contestants["streamlstm"]}, repeats, seconds / 2)
+    own, work = times["streamlstm"], layout.flops * batch
     beside = take_turns(contestants, repeats, seconds / 2) if peers else {}
+    at_peak = work * times["peak"].median / peak.flops
     return Result(
         config=config.name,
-        place="cold" if streams == config.cold_streams else "hot",
+        place="cold" if is_cold else "hot",
         streams=streams,
         batch=batch,
         microseconds=own.median * 1e6,
         steps_per_second=batch / own.median,
-        fraction=work / own.median / (peak.flops / times["peak"].median),
+        fraction=at_peak / own.median,
         fraction_fastest=work / own.fastest / (peak.flops / times["peak"].fastest),
         peak_gflops=peak.flops / times["peak"].median / 1e9,
+        of_roof=max(at_peak, times["rows"].median if is_cold else 0.0) / own.median,
+        weights=own.median / (times["weights"].median / READS) if batch <= SMALL_BATCH else None,
         bar=bar,
         times={name: beside[name].median / beside["streamlstm"].median for name in peers},
     )
 
 
+def weight_size(parameters: Parameters) -> int:
+    """Bytes of float32 weights and biases that an event goes through."""
+    layers = sum(layer.weight_ih.size + layer.weight_hh.size + layer.bias.size for layer in parameters.layers)
+    return 4 * (layers + parameters.head_weight.size + parameters.head_bias.size)
+
+
 def row(result: Result, peers: list[str]) -> str:
     times = "".join(f" {result.times[name]:.1f} |" for name in peers)
     bar = "" if result.bar is None else f"{result.bar:.0%}"
+    weights = "" if result.weights is None else f"{result.weights:.1f}"
     return (
         f"| {result.config} | {result.place} | {result.batch} | {result.microseconds:.1f} "
         f"| {result.steps_per_second / 1e6:.3f} | {result.fraction:.1%} | {result.fraction_fastest:.1%} "
-        f"| {bar} |{times}"
+        f"| {bar} | {result.of_roof:.0%} | {weights} |{times}"
     )
+
+
+def figures(result: Result) -> list[Figure]:
+    of = f"{result.config} {result.place}"
+    found = [
+        Figure(f"{of}, steps", result.steps_per_second / 1e6, "M/s", "neither", result.batch),
+        Figure(f"{of}, of the FMA peak", result.fraction, "ratio", "higher", result.batch),
+        Figure(f"{of}, of the roofline", result.of_roof, "ratio", "neither", result.batch),
+    ]
+    if result.weights is not None:
+        found.append(Figure(f"{of}, times reading the weights", result.weights, "x", at=result.batch))
+    times = result.times.items()
+    return found + [Figure(f"{of}, times as fast as {peer}", x, "x", "higher", result.batch) for peer, x in times]
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", default="1,32,256,1024,4096", help="hot batch sizes")
+    parser.add_argument("--batches", default="1,2,4,8,16,32,256,1024,4096", help="hot batch sizes")
     parser.add_argument("--cold", default="32768", help="cold batch sizes; empty for none")
     parser.add_argument("--configs", default=",".join(config.name for config in CONFIGS))
     parser.add_argument("--seconds", type=float, default=2.0, help="for each cell")
@@ -351,9 +330,10 @@ def main() -> None:
     chosen = arguments.configs.split(",")
     results = []
     print(
-        "| I-H-L-O | rows | B | µs | M steps/s | of peak | fastest | bar |" + "".join(f" x {name} |" for name in peers)
+        "| I-H-L-O | rows | B | µs | M steps/s | of peak | fastest | bar | of roof | x weights |"
+        + "".join(f" x {name} |" for name in peers)
     )
-    print("|---|---|---|---|---|---|---|---|" + "---|" * len(peers))
+    print("|" + "---|" * (10 + len(peers)))
     for config in (config for config in CONFIGS if config.name in chosen):
         for batch in map(int, filter(None, arguments.batches.split(","))):
             bar = config.hot_bar if batch >= 256 else None
@@ -368,9 +348,7 @@ def main() -> None:
             reached = [r for r in results if r.config == config and r.place == place and r.bar is not None]
             if reached and max(r.fraction for r in reached) < (reached[0].bar or 0):
                 print(f"BELOW THE BAR: {config} {place}: {max(r.fraction for r in reached):.1%} of the peak")
-    if arguments.json:
-        content = {"machine": machine(), "results": [asdict(result) for result in results]}
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    write(arguments.json, [figure for result in results for figure in figures(result)])
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """Stream keys to slots and forecasts to record batches: nanoseconds of one core per event, over a million streams.
 
-    python benchmarks/keys_and_printing.py
+    python benchmarks/keys_and_printing.py [--json FILE]
 
 Medians of CPU time.
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from figures import Figure, write
 
 from streamlstm.events.batch import PADDING, EventBatch, Reason, Run
 from streamlstm.events.dead_letter import DeadLetterEncoder
@@ -127,11 +130,16 @@ def dead_letters() -> Iterator[tuple[str, float]]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    given, found = parser.parse_args(), []
     warm_up()
     print("| step | ns per event |\n|---|---|")
     for part in (slots, printing, dead_letters):
         for name, nanoseconds in part():
             print(f"| {name} | {nanoseconds:.0f} |", flush=True)
+            found.append(Figure(name, nanoseconds, "ns"))
+    write(given.json, found)
 
 
 if __name__ == "__main__":

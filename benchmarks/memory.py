@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 from confluent_kafka import Producer
-from end_to_end import FIRST_TS, PARTITIONS, create_topics, daemon, make_model
-from local_kafka import LocalKafka
+from figures import Figure, write
+from local_daemon import FIRST_TS, PARTITIONS, LocalKafka, create_topics, daemon, make_model
 
 from streamlstm.config import load
 from streamlstm.model.model_file import load as load_model
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--streams", type=int, default=1_000_000)
     parser.add_argument("--hidden", type=int, default=50)
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     settings = (f"state.max_streams={args.streams}", "engine.threads=1")
     with tempfile.TemporaryDirectory() as name, LocalKafka(Path(name) / "broker", heap="1g") as kafka:
@@ -56,6 +57,14 @@ def main() -> None:
                 seen.append(running.resident_mb())
                 print(f"| {first + args.streams:,} | {seen[-1]:,.0f} | {seen[-1] / predicted:.3f} |", flush=True)
         print(f"\npredicted {predicted:,.0f} MB; growth after the first round {max(seen) - seen[0]:+.1f} MB")
+    write(
+        args.json,
+        [
+            Figure("resident with every stream seen", seen[0], "MB", at=args.streams),
+            Figure("resident, most", max(seen), "MB", at=args.streams),
+            Figure("predicted by `size`", predicted, "MB", at=args.streams),
+        ],
+    )
 
 
 if __name__ == "__main__":

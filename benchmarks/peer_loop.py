@@ -1,8 +1,9 @@
 """The loop that streamlstm takes the place of, written as well as it can be in Python: the peer of end_to_end.py.
 
 confluent-kafka (librdkafka) consumes batches of 20,000, orjson parses, a dict maps keys to rows, torch's LSTMCell or
-ONNX Runtime steps a whole batch at once, orjson prints the same record that streamlstm writes, and one transaction
-holds forecasts and offsets. It checks CRCs and refuses what isn't a finite number, as streamlstm does.
+ONNX Runtime steps a whole batch at once, or River (Holt's method for each stream) one event at a time, orjson prints
+the same record that streamlstm writes, and one transaction holds forecasts and offsets. It checks CRCs and refuses what
+isn't a finite number, as streamlstm does.
 Prints one JSON line: events, CPU seconds (user + system of this process) and wall seconds, both after the warm-up.
 """
 
@@ -77,6 +78,26 @@ def onnx_step(hidden: int, streams: int) -> Step:
     return step
 
 
+def river_step(hidden: int, streams: int) -> Step:
+    """Holt's linear method, one model per stream: River has no LSTM, and this is what it is used for."""
+    from river.time_series import HoltWinters  # noqa: PLC0415 - an optional peer
+
+    del hidden
+    models = [HoltWinters(alpha=0.3, beta=0.1) for _ in range(streams)]
+
+    def step(rows: NDArray[np.int64], x: NDArray[np.float32]) -> NDArray[np.float32]:
+        y = np.empty(len(rows), np.float32)
+        for i, (row, value) in enumerate(zip(rows.tolist(), x.tolist(), strict=True)):
+            models[row].learn_one(value)
+            y[i] = models[row].forecast(horizon=1)[0]
+        return y
+
+    return step
+
+
+STEPS = {"torch": torch_step, "onnxruntime": onnx_step, "river": river_step}
+
+
 def waves(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Positions of the first event of each stream, of the second, ...: a stream's events can't share a step."""
     left, found = np.arange(len(rows)), []
@@ -95,9 +116,9 @@ def main() -> None:
     parser.add_argument("--events", type=int, required=True)
     parser.add_argument("--streams", type=int, required=True)
     parser.add_argument("--hidden", type=int, default=50)
-    parser.add_argument("--runtime", choices=("torch", "onnxruntime"), required=True)
+    parser.add_argument("--runtime", choices=STEPS, required=True)
     args = parser.parse_args()
-    step = (torch_step if args.runtime == "torch" else onnx_step)(args.hidden, args.streams + 1)
+    step = STEPS[args.runtime](args.hidden, args.streams + 1)
     unique = f"peer-{os.getpid()}"
     consumer = Consumer(
         {

@@ -18,8 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from confluent_kafka import OFFSET_END, Consumer, TopicPartition
-from end_to_end import PARTITIONS, Daemon, create_topics, make_model, start_daemon, topics_of
-from local_kafka import LocalKafka
+from figures import Figure, write
+from local_daemon import PARTITIONS, Daemon, LocalKafka, create_topics, make_model, start_daemon, topics_of
 from recovery import Feeder, is_ready
 
 OWNED = re.compile(r'^streamlstm_lag_records\{[^}]*partition="([0-9]+)"', re.MULTILINE)
@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=20_000)
     parser.add_argument("--interval", type=int, default=60)
     parser.add_argument("--hidden", type=int, default=50)
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, LocalKafka(Path(name) / "broker", heap="1g") as kafka:
         make_model(Path(name) / "model.safetensors", args.hidden)
@@ -128,17 +129,17 @@ def main() -> None:
         reader.start()
         time.sleep(args.interval / 2)
         print(f"{args.streams:,} streams, {PARTITIONS} partitions, H={args.hidden}, {args.rate:,} events/s\n")
-        join(group, reader, args.rate)
-        restart(group, reader, args.rate)
+        found = [*join(group, reader, args.rate), *restart(group, reader, args.rate)]
         feeder.ended.set()
         feeder.join()
         reader.ended.set()
         reader.join()
         for member in group.members:
             group.stop(member)
+    write(args.json, found)
 
 
-def join(group: Group, reader: Reader, rate: int) -> None:
+def join(group: Group, reader: Reader, rate: int) -> list[Figure]:
     before, began = group.owned(), time.monotonic()
     group.start("three")
     group.settle(rate)
@@ -147,9 +148,13 @@ def join(group: Group, reader: Reader, rate: int) -> None:
     stayed = {partition for name, owned in before.items() for partition in owned & after[name]}
     print(f"a third member joins: partitions that stay pause {_seconds(pauses, stayed)} s, "
           f"those that move {_seconds(pauses, set(range(PARTITIONS)) - stayed)} s")  # fmt: skip
+    return [
+        _longest("a member joins: longest pause of those that stay", pauses, stayed),
+        _longest("a member joins: longest pause of those that move", pauses, set(range(PARTITIONS)) - stayed),
+    ]
 
 
-def restart(group: Group, reader: Reader, rate: int) -> None:
+def restart(group: Group, reader: Reader, rate: int) -> list[Figure]:
     before, rebalances, began = group.owned(), group.rebalances(), time.monotonic()
     group.stop("two")
     group.start("two")
@@ -159,6 +164,14 @@ def restart(group: Group, reader: Reader, rate: int) -> None:
     others = sum(after[name] - rebalances[name] for name in ("one", "three"))
     print(f"planned restart of the second: its partitions pause {_seconds(pauses, before['two'])} s, the others "
           f"{_seconds(pauses, before['one'] | before['three'])} s; {others:.0f} rebalances on the others")  # fmt: skip
+    return [
+        _longest("planned restart: longest pause of its own", pauses, before["two"]),
+        _longest("planned restart: longest pause of the others", pauses, before["one"] | before["three"]),
+    ]
+
+
+def _longest(of: str, pauses: list[float], partitions: set[int]) -> Figure:
+    return Figure(of, max((pauses[partition] for partition in partitions), default=0.0), "s")
 
 
 def _seconds(pauses: list[float], partitions: set[int]) -> str:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from confluent_kafka import Producer
-from end_to_end import FIRST_TS, PARTITIONS, Daemon, create_topics, make_model, start_daemon, topics_of
-from local_kafka import LocalKafka
+from figures import Figure, write
+from local_daemon import FIRST_TS, PARTITIONS, Daemon, LocalKafka, create_topics, make_model, start_daemon, topics_of
 
 
 class Feeder(threading.Thread):
@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--interval", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=130.0)
     parser.add_argument("--hidden", type=int, default=50)
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, LocalKafka(Path(name) / "broker", heap="1g") as kafka:
         folder = Path(name)
@@ -153,6 +154,16 @@ def report(
     print(f"\nsnapshots cost {extra:.1%} of one core, whatever the rate of events")
     print(f"kill -9, start: all live after {live:.1f} s ({restored:,.0f} streams, {replayed:,.0f} events replayed)")
     print(f"no lag after {caught_up:.1f} s")
+    write(
+        args.json,
+        [
+            Figure("CPU per event, snapshots on", on.cpu_us_per_event, "us", at=args.rate),
+            Figure("CPU per event, snapshots off", off.cpu_us_per_event, "us", at=args.rate),
+            Figure("snapshots", on.snapshot_mb_per_second, "MB/s", "neither", at=args.rate),
+            Figure("kill -9 to all live", live, "s", at=args.rate),
+            Figure("kill -9 to no lag", caught_up, "s", at=args.rate),
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -14,14 +14,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from end_to_end import create_topics, daemon, make_model
-from local_kafka import LocalKafka
+from figures import Figure, median, write
+from local_daemon import LocalKafka, create_topics, daemon, make_model
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--hidden", type=int, default=50)
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, LocalKafka(Path(name) / "broker", heap="1g") as kafka:
         make_model(Path(name) / "model.safetensors", args.hidden)
@@ -32,6 +33,14 @@ def main() -> None:
     print(f"ready after {cold:.1f} s with an empty kernel cache")
     print(f"ready after {statistics.median(warm):.2f} s from a warm one ({min(warm):.2f} to {max(warm):.2f})")
     print(f"`streamlstm --help`: {statistics.median(helped):.2f} s ({min(helped):.2f} to {max(helped):.2f})")
+    write(
+        args.json,
+        [
+            Figure("start to ready, empty kernel cache", cold, "s"),
+            median("start to ready, warm kernel cache", warm, "s"),
+            median("streamlstm --help", helped, "s"),
+        ],
+    )
 
 
 def _seconds_to_ready(bootstrap: str, folder: Path) -> float:

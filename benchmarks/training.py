@@ -13,18 +13,16 @@ the fastest tenth.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from kernel import machine
+from figures import Figure, write
 from numpy.typing import NDArray
 
 from streamlstm.model.parameters import Layer, Parameters, join_biases
@@ -163,6 +161,14 @@ def row(result: Result) -> str:
     )
 
 
+def figures(result: Result) -> list[Figure]:
+    of = f"{result.config}, {result.threads} threads"
+    return [
+        Figure(f"{of}, a step", result.milliseconds, "ms"),
+        Figure(f"{of}, times as fast as torch", result.times, "x", "higher"),
+    ]
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", default=",".join(config.name for config in CONFIGS), help="I-H-L-O of each")
@@ -184,11 +190,8 @@ def main() -> None:
             config = Config(*map(int, name.split("-")))
             results.append(measure(config, threads, arguments.steps, arguments.batch, arguments.seconds))
             print(row(results[-1]), flush=True)
-    about: dict[str, Any] = {**machine(), "torch": torch.__version__, "T": arguments.steps, "B": arguments.batch}
-    print("\n" + "; ".join(f"{key}: {text}" for key, text in about.items()))
-    if arguments.json:
-        content = {"machine": about, "results": [asdict(result) for result in results]}
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"\ntorch {torch.__version__}; T = {arguments.steps}, B = {arguments.batch}")
+    write(arguments.json, [figure for result in results for figure in figures(result)])
 
 
 if __name__ == "__main__":

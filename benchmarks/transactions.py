@@ -7,14 +7,12 @@ Prints, for each protocol: median, 99th percentile, CPU of this process per tran
 
 import argparse
 import struct
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deploy" / "kafka"))
-
-from local_kafka import LocalKafka
+from figures import Figure, write
+from local_daemon import LocalKafka
 
 from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.group import Group
@@ -65,7 +63,9 @@ def main() -> None:
     parser.add_argument("--transactions", type=int, default=300)
     parser.add_argument("--records", type=int, default=100)
     parser.add_argument("--protocol", choices=["v1", "v2"], action="append")
+    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    found: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder, LocalKafka(Path(folder) / "kafka") as broker:
         cluster = Cluster.connect(ConnectionSettings((broker.bootstrap,)), time.monotonic)
         create_topic(cluster, "forecasts", PARTITIONS)
@@ -78,7 +78,13 @@ def main() -> None:
                 f"{protocol}: {PARTITIONS} x {given.records} records, median {median * 1e3:.1f} ms, "
                 f"p99 {slow * 1e3:.1f} ms, CPU {cpu * 1e3:.2f} ms, {writer.counters.retries} retries"
             )
+            found += [
+                Figure(f"{protocol}, median", median * 1e3, "ms"),
+                Figure(f"{protocol}, 99 %", slow * 1e3, "ms"),
+                Figure(f"{protocol}, CPU", cpu * 1e3, "ms"),
+            ]
         cluster.close()
+    write(given.json, found)
 
 
 if __name__ == "__main__":
