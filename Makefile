@@ -28,8 +28,7 @@ lint: .venv/.dev
 	.venv/bin/mypy
 
 bench: .venv/.bench
-	.venv/bin/python benchmarks/kernel.py
-	.venv/bin/python benchmarks/end_to_end.py
+	.venv/bin/python benchmarks/all.py
 
 clean:
 	rm -rf .venv .kafka .cache demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -205,8 +205,10 @@ def _spans(lengths: NDArray[np.int64], keys: NDArray[np.uint8]) -> tuple[NDArray
 
 
 def _n_buckets(max_streams: int) -> int:
-    """A power of two, at least twice the streams, so that probe chains stay short."""
-    return 1 << max(1, (2 * max_streams - 1).bit_length())
+    """A power of two, at least 3/2 of the streams: a known key is then found in the cache line of its home, nearly
+    always (two probes on average when two thirds are taken; Knuth, TAOCP vol. 3, 6.4).
+    """
+    return 1 << max(1, (3 * max_streams // 2).bit_length())
 
 
 def _cell_words(max_key_bytes: int) -> int:
