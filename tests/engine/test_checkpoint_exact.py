@@ -197,7 +197,7 @@ def run(world: World, member: Member, largest: int) -> int:
 
 
 @pytest.mark.parametrize("case", CASES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32), streams=st.integers(1, 25), streams_per_chunk=st.integers(1, 6),
     interval=st.sampled_from([0.5, 5.0, 40.0]), largest=st.integers(1, 20),

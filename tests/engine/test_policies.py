@@ -166,7 +166,7 @@ def assert_same(found: Sequence[Answer], wanted: Sequence[Answer]) -> None:
 
 
 @given(policies(), HISTORIES, st.sampled_from(sorted(MODELS)))
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=300)
 def test_as_the_rules_say(settings: ForecasterSettings, records: list[Record], model: tuple[str, int]) -> None:
     run = Run(MODELS[model], settings)
     run.feed(records)
@@ -180,7 +180,7 @@ def test_as_the_rules_say(settings: ForecasterSettings, records: list[Record], m
 
 
 @given(policies(), HISTORIES, st.sampled_from(sorted(MODELS)), st.randoms(use_true_random=False))
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=300)
 def test_batches_threads_and_restores_change_no_byte(
     settings: ForecasterSettings, records: list[Record], model: tuple[str, int], chance: Any
 ) -> None:

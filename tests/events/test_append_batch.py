@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamlstm.events.batch import PADDING, EventBatch, Reason, Run
@@ -114,7 +114,6 @@ def test_a_malformed_batch_is_named_and_leaves_no_trace(damage: Any, count: int,
 
 
 @given(st.randoms(use_true_random=False), st.lists(st.integers(0, 6), max_size=6))
-@settings(deadline=None)
 def test_damaged_batches_between_good_ones(chance: random.Random, counts: list[int]) -> None:
     batch = small()
     wanted = []

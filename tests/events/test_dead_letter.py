@@ -89,7 +89,7 @@ RECORDS = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(records=st.lists(RECORDS, max_size=30), max_batch_bytes=st.sampled_from([4096, 6000, 900_000]))
 def test_any_records_come_back_whole_and_in_order(records: list[Refused], max_batch_bytes: int) -> None:
     batches = encode(DeadLetterEncoder(VERSION, max_batch_bytes), records)

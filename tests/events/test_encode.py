@@ -98,7 +98,7 @@ def test_stream_ids_are_escaped_as_orjson_does(encoder: ForecastEncoder, stream:
 TWO_HORIZONS = ForecastEncoder(MODEL_ID, (1, 7))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(events=st.lists(EVENTS, min_size=1, max_size=20))
 def test_any_batch_reads_back(events: list[Event]) -> None:
     columns = Columns(events)

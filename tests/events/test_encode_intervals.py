@@ -84,7 +84,7 @@ def test_bounds_keep_all_their_digits_where_the_forecast_is_a_float32(encoder: F
     assert b'"yhat":[0.1],"lower":[0.10000000149011612],"upper":[0.3],"level":' in text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(events=st.lists(EVENTS, min_size=1, max_size=20))
 def test_any_batch_reads_back(events: list[Event]) -> None:
     columns = judged(*events)
@@ -97,7 +97,7 @@ def test_any_batch_reads_back(events: list[Event]) -> None:
     assert columns.values(TWO_HORIZONS) == texts
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(level=st.floats(0.0, 1.0, exclude_min=True, exclude_max=True), bounds=st.tuples(FINITE, FINITE))
 def test_any_level_is_written_as_orjson_does(level: float, bounds: tuple[float, float]) -> None:
     columns = judged(Event(lower=bounds[:1], upper=bounds[1:]))

@@ -48,14 +48,14 @@ def check_decoder(fields: FieldPaths, values: list[tuple[bytes | None, bytes | N
 
 
 @given(event_texts(), keys)
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 def test_generated_events(event: tuple[FieldPaths, bytes], key: bytes | None) -> None:
     fields, text = event
     check(fields, [(key, text)])
 
 
 @given(event_texts(), st.randoms(use_true_random=False))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_damaged_events(event: tuple[FieldPaths, bytes], chance: random.Random) -> None:
     fields, text = event
     check(fields, [(b"key", damaged(text, chance)) for _ in range(8)])
@@ -68,7 +68,6 @@ def test_many_damaged_rows_in_one_batch() -> None:
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
-@settings(deadline=None)
 def test_every_float_is_read_back_bit_for_bit(found: list[float]) -> None:
     batch = batch_of([(b"k", b'{"y":%s}' % repr(one).encode()) for one in found], 1)
     DECODERS[DEFAULT, False].decode(batch, 0, len(found))

@@ -112,13 +112,13 @@ def test_refused_for_its_key(key: bytes | None, reason: Reason) -> None:
 
 
 @given(st.binary(max_size=12))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_a_key_is_utf8_when_python_says_so(key: bytes) -> None:
     _check_key(key)
 
 
 @given(st.text(max_size=30), st.integers(0, 99), st.integers(0, 255))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_a_damaged_key_too(text: str, at: int, byte: int) -> None:
     key = bytearray(text.encode())
     if key:
@@ -136,7 +136,6 @@ def _check_key(key: bytes) -> None:
 
 
 @given(st.lists(st.floats(width=64), min_size=3, max_size=3))
-@settings(deadline=None)
 def test_inputs_are_the_bits_that_came(x: list[float]) -> None:
     wanted = Expected(Reason.OK, b"k", BASE_TIME, tuple(x)) if np.isfinite(x).all() else Expected(Reason.NOT_FINITE)
     assert same(decoded(reals(*x), inputs=3), wanted)

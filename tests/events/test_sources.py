@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamlstm.events.batch import EventBatch, Reason, Run, Source
@@ -92,7 +92,6 @@ some_headers = st.lists(st.tuples(st.binary(max_size=40), st.none() | st.binary(
 
 
 class TestForecasts:
-    @settings(deadline=None)
     @given(st.data(), offset_lists, st.text(min_size=1, max_size=12))
     def test_what_the_encoder_writes(self, data: st.DataObject, offsets: list[int], topic: str) -> None:
         source, n = (topic, data.draw(st.integers(0, 1000))), len(offsets)
@@ -180,7 +179,6 @@ class TestForecasts:
 
 
 class TestLetters:
-    @settings(deadline=None)
     @given(st.data(), offset_lists, st.text(min_size=1, max_size=12))
     def test_what_the_encoder_writes(self, data: st.DataObject, offsets: list[int], topic: str) -> None:
         source, n = (topic, data.draw(st.integers(0, 1000))), len(offsets)

@@ -61,14 +61,14 @@ def test_by_example(text: str, unit: TimeUnit, milliseconds: int | None) -> None
 
 
 @given(date_times)
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_dates_as_the_model_reads_them(text: str) -> None:
     assert parse_rfc3339(text) == in_years(date_time(text))
 
 
 @pytest.mark.parametrize("unit", UNITS)
 @given(text=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_numbers_as_the_model_reads_them(unit: TimeUnit, text: st.DataObject) -> None:
     digits = text.draw(epochs(unit) | numbers)
     wanted = in_years(number_time(digits, unit))

@@ -151,7 +151,7 @@ any_rows = st.builds(
 histories = st.lists(usual_rows | any_rows, min_size=1, max_size=60) | st.lists(usual_rows, min_size=30, max_size=120)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_equals_the_oracle(data: st.DataObject) -> None:
     given_rows = data.draw(histories)

@@ -82,13 +82,13 @@ def test_times(unit: str) -> None:
         assert parse_time(cell.strip(), unit) in (None, time_of(cell, unit))  # type: ignore[arg-type]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(texts | st.floats().map(repr) | st.sampled_from(NUMBERS), max_size=20))
 def test_any_numbers(cells: list[str]) -> None:
     check_numbers(cells)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(texts | st.datetimes().map(str) | st.integers().map(str) | st.sampled_from(TIMES), max_size=20),
     st.sampled_from(["s", "ms", "us", "ns"]),
@@ -97,7 +97,7 @@ def test_any_times(cells: list[str], unit: str) -> None:
     check_times(cells, unit)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_reals_come_back(number: float) -> None:
     batch, spans = column([repr(number)])

@@ -12,7 +12,7 @@ from streamlstm.kernels.grouping import group_rows, sort_groups, survey
 events = st.lists(st.tuples(st.integers(0, 6), st.integers(-5, 5)), max_size=50)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(events, st.booleans())
 def test_rows_are_grouped_and_sorted(given_rows: list[tuple[int, int]], sorts: bool) -> None:
     stream = np.array([s for s, _ in given_rows], np.int32)

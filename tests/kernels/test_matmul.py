@@ -25,7 +25,7 @@ def multiply(a: NDArray[Any], b: NDArray[Any], s: NDArray[Any], c: NDArray[Any])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rows=SIZES, columns=st.integers(1, 120), inner=SIZES, transposed=st.booleans(), start=st.integers(0, 2))
 def test_any_shape(dtype: Any, rows: int, columns: int, inner: int, transposed: bool, start: int) -> None:
     """Whole numbers, so that every order gives the same sum. S: a row for all, a matrix, or C itself."""

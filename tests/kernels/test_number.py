@@ -35,13 +35,13 @@ def must_read(text: str) -> None:
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False))
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 def test_shortest_form_of_any_normal_float(real: float) -> None:
     must_read(repr(real))
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(-290, 288))
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 def test_any_mantissa_with_any_power(mantissa: int, power: int) -> None:
     if len(str(mantissa)) <= MOST_DIGITS:
         must_read(f"{mantissa}e{power}")
@@ -49,7 +49,7 @@ def test_any_mantissa_with_any_power(mantissa: int, power: int) -> None:
 
 
 @given(st.floats(1e-290, 1e290, allow_subnormal=False), st.integers(-2, 2))
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 def test_next_to_the_middle_between_two_floats(real: float, step: int) -> None:
     with localcontext() as context:
         context.prec = 1100

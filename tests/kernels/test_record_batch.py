@@ -83,7 +83,6 @@ def expected(section: bytes, count: int, append_time: int = -1, min_offset: int 
 
 
 @given(record_lists(), st.sampled_from([-1, 0, 1_800_000_000_000]), st.integers(0, BASE_OFFSET + 400))
-@settings(deadline=None)
 def test_valid_records(found: list[Record], append_time: int, min_offset: int) -> None:
     section = records_section(found)
     wanted = expected(section, len(found), append_time, min_offset)
@@ -92,7 +91,7 @@ def test_valid_records(found: list[Record], append_time: int, min_offset: int) -
 
 
 @given(record_lists(), st.integers(0, 8), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_damaged_records_are_read_as_the_format_says_or_refused(found: list[Record], count: int, data: Any) -> None:
     section = bytearray(records_section(found))
     for _ in range(data.draw(st.integers(0, 3))):
@@ -110,7 +109,7 @@ def test_damaged_records_are_read_as_the_format_says_or_refused(found: list[Reco
 
 
 @given(st.binary(max_size=60), st.integers(0, 5))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes(section: bytes, count: int) -> None:
     _same_as_the_model(section, count)
 

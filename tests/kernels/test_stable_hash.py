@@ -1,7 +1,7 @@
 """The marks of a replay against the leaves said plainly. The hash itself is judged in tests/state/test_slots.py."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamlstm.events.batch import PADDING, Reason
@@ -14,7 +14,6 @@ def test_the_kernel_knows_the_reasons_by_number() -> None:
     assert stable_hash.REPLAYED == Reason.REPLAYED
 
 
-@settings(deadline=None)  # the first call compiles
 @given(
     keys=st.lists(st.binary(max_size=12), max_size=30),
     cuts=st.sets(st.integers(1, (1 << 64) - 1), max_size=6),

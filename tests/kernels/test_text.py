@@ -60,7 +60,7 @@ def test_every_part_of_an_event_is_handed_on_whatever_follows() -> None:
 
 
 @given(event_texts(), st.binary(max_size=PADDING))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_bytes_around_a_record_never_matter(event: tuple[FieldPaths, bytes], behind: bytes) -> None:
     fields, value = event
     tree, inputs = field_tree(fields), len(fields.inputs)

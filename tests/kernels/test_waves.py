@@ -36,7 +36,7 @@ def expected(slots: list[int], share: int = 0, shares: int = 1) -> list[list[int
     return waves
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.integers(-1, STREAMS - 1), max_size=60), st.integers(1, 4))
 def test_waves_hold_the_nth_event_of_each_stream(slots: list[int], shares: int) -> None:
     together: list[int] = []

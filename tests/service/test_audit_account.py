@@ -116,7 +116,7 @@ def as_said(findings: list[Finding]) -> list[tuple[Kind, int, str, int]]:
     return sorted((each.kind, each.offset, each.topic, each.at) for each in findings)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_equals_the_oracle(data: st.DataObject) -> None:
     known, unreadable = data.draw(inputs())

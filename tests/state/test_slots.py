@@ -167,7 +167,7 @@ def step_both(table: SlotTable, model: Model, step: tuple) -> None:
         model.release(held)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     steps=STEPS, max_streams=st.integers(1, 13), seed=st.integers(0, 2**64 - 1),
     cuts=st.sets(st.integers(0, 2**64 - 1), max_size=4),

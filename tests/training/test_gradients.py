@@ -86,7 +86,7 @@ def check(dtype: Any, shape: dict[str, Any], loss: Loss, dropout: float, seed: i
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shape=shapes, seed=st.integers(0, 1 << 30))
 @example(shape=SMALL | {"hidden": (50,), "sequences": 64, "inputs": 1, "outputs": 1, "steps": 96}, seed=1)
 @example(shape=SMALL | {"hidden": (64, 64), "sequences": 40, "inputs": 1, "outputs": 1, "steps": 48}, seed=1)

@@ -53,7 +53,7 @@ def values(broker: BrokerDouble) -> dict[int, list[bytes]]:
     return {where[1]: [buffer[61:] for buffer in log] for where, log in broker.visible().items()}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.booleans(), st.data())
 def test_exactly_once_on_a_bad_network(v2: bool, data: st.DataObject) -> None:
     """Up to twelve misfortunes anywhere in six transactions of several rounds."""
