@@ -22,7 +22,9 @@ from streamlstm.model.model_file import Model, no_scaling, save
 from streamlstm.model.parameters import Layer, Parameters
 
 STREAMLSTM = [sys.executable, "-m", "streamlstm"]
-COMMANDS = {"init", "check", "run", "import", "show", "forecast", "size", "audit", "state", "train", "backtest"}
+COMMANDS = {
+    *("init", "check", "doctor", "run", "import", "show", "forecast", "size", "audit", "state", "train", "backtest"),
+}
 SHIPPED = Path(__file__).parent.parent / "deploy" / "streamlstm.toml"
 EVENTS = (
     b'{"stream":"a","ts":1,"value":0.5}\n{"stream":"b","ts":1,"value":-1}\n{"ts":1}\n{"stream":"a","ts":2,"value":1}\n'

@@ -12,6 +12,7 @@ import click
 from streamlstm import __version__
 from streamlstm.cli.audit import audit
 from streamlstm.cli.backtest import backtest
+from streamlstm.cli.doctor import doctor
 from streamlstm.cli.memory import size
 from streamlstm.cli.models import import_, show
 from streamlstm.cli.offline import forecast
@@ -49,7 +50,7 @@ def commands() -> None:
     """
 
 
-for command in (init, check, run, import_, train, backtest, show, forecast, size, audit, state):
+for command in (init, check, doctor, run, import_, train, backtest, show, forecast, size, audit, state):
     commands.add_command(command)
 
 

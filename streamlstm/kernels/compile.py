@@ -190,6 +190,11 @@ def _note(problem: str) -> None:
         _log.debug("kernel cache: %s", problem)
 
 
+def cache_tally() -> tuple[int, int, tuple[str, ...]]:
+    """How many functions this process has loaded, how many it had to compile, and what was wrong with the folder."""
+    return _Tally.loaded, _Tally.compiled, _Tally.problems
+
+
 def cache_status() -> str:
     """One line for the log: where compiled functions are kept, what was loaded, and what went wrong."""
     folder = cache_folder()

@@ -54,6 +54,17 @@ def has_wide_vectors() -> bool:
     return "+avx512f" in features or (name == "x86-64-v4" and not config.CPU_FEATURES)
 
 
+def machine() -> tuple[str, str]:
+    """The CPU that kernels are compiled for, as LLVM names it, and the widest vectors that they use of it: "AVX-512",
+    "AVX2", or "portable": without fused multiply-add, where each one is a call.
+    """
+    _, name, features = cpu_target.target_context.codegen().magic_tuple()
+    if has_wide_vectors():
+        return name, "AVX-512"
+    fused = "+fma," in f"{features}," or (name == "x86-64-v3" and not config.CPU_FEATURES)
+    return name, "AVX2" if fused else "portable"
+
+
 class Vector:
     """Emits operations on vectors of `lanes` values at the builder's position: float32, or float64 by `element` F64."""
 

@@ -51,7 +51,7 @@ def check(config: Config, *, create_topics: bool) -> Report:
         report.skipped("memory", "without a model")
     else:
         report.good("model", f"{config.model.path}, hash {model.model_hash[:12]}")
-        if _try(report, "kernels", lambda: _compile(config, model)):
+        if _try(report, "kernels", lambda: compile_kernels(config, model)):
             report.good("kernels", f"the golden vectors come out; {cache_status()}")
         if _try(report, "memory", lambda: _fits(config, model)):
             report.good("memory", f"{predict(config, model).resident_bytes / 1e6:,.0f} MB when full")
@@ -78,7 +78,8 @@ def _try(report: Report, what: str, attempt: Callable[[], Result]) -> Result | N
     return None
 
 
-def _compile(config: Config, model: Model) -> bool:
+def compile_kernels(config: Config, model: Model) -> bool:
+    """Re-run the golden vectors and compile, or load, what a start does. Raises ModelFileError."""
     with ThreadPoolExecutor(1) as executor:
         warm_up(config, model, executor)
     return True

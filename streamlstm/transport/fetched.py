@@ -24,7 +24,7 @@ _FRAME = 12
 _MAGIC_AT = 16
 _CRC_FROM = 21
 _DELTA_AT = 23
-_CODEC, _APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
+_CODEC, APPEND_TIME, _TRANSACTIONAL, CONTROL = 0x07, 0x08, 0x10, 0x20
 _SMALLEST_RECORD = 7
 
 PoisonReason = Literal["corrupt_batch", "unknown_codec"]
@@ -141,7 +141,7 @@ class PartitionBytes:
         except UndecodableError as error:
             return self._poison(base, last, str(error))
         start, self.position = max(base, self.position), last + 1
-        append_time = max_time if attributes & _APPEND_TIME else -1
+        append_time = max_time if attributes & APPEND_TIME else -1
         return FetchedBatch(
             self.topic, self.partition, records, count, base, last, base_time, append_time, start, epoch
         )
@@ -155,7 +155,7 @@ class PartitionBytes:
         if producer >= 0:
             while self._aborted and self._aborted[-1].first_offset <= last:
                 self._aborting.add(self._aborted.pop().producer_id)
-        if attributes & _CONTROL:
+        if attributes & CONTROL:
             self._aborting.discard(producer)
             return True
         return bool(attributes & _TRANSACTIONAL) and producer in self._aborting

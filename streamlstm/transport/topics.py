@@ -7,7 +7,7 @@ commands that mend it; `create` makes what is missing.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
@@ -36,7 +36,11 @@ _POLICY = "cleanup.policy"
 _RETENTION_TIME = "retention.ms"
 _RETENTION_BYTES = "retention.bytes"
 _COMPACTION_LAG = "min.compaction.lag.ms"
-_ASKED = (_MAX_BYTES, _FUTURE_LIMIT, _PAST_LIMIT, _POLICY, _RETENTION_TIME, _RETENTION_BYTES, _COMPACTION_LAG)
+_ASKED = (
+    *(_MAX_BYTES, _FUTURE_LIMIT, _PAST_LIMIT, _POLICY, _RETENTION_TIME, _RETENTION_BYTES, _COMPACTION_LAG),
+    *("segment.ms", "min.cleanable.dirty.ratio", "delete.retention.ms"),
+    *("min.insync.replicas", "unclean.leader.election.enable"),
+)
 _NO_LIMIT = str((1 << 63) - 1)
 _UNBOUNDED = "-1"
 _KEPT_INTERVALS = 4  # how many rounds of snapshots the input has to keep events for
@@ -57,10 +61,14 @@ _CREATE_TIMEOUT_MS = 30_000
 
 @dataclass(frozen=True, slots=True)
 class TopicFacts:
-    """What the cluster says of a topic; `configs` is empty when we may not see them."""
+    """What the cluster says of a topic; `configs` is empty when we may not see them. `replicas` is how many copies its
+    partition with the fewest has, `lagging` how many copies of all partitions are not in sync.
+    """
 
     partitions: int
     configs: Mapping[str, str] = field(default_factory=dict)
+    replicas: int = 0
+    lagging: int = 0
 
 
 def check_topics(
@@ -213,8 +221,13 @@ def _snapshot_configs(max_chunk_bytes: int) -> dict[str, str]:
 
 
 def _wrong(topic: str, facts: TopicFacts, key: str, better: str, expected: str, servers: str) -> str:
-    command = f"kafka-configs.sh --bootstrap-server {servers} --alter --topic {topic} --add-config {key}={better}"
+    command = alter_command(servers, topic, key, better)
     return f"topic {topic!r} has {key}={facts.configs[key]}; expected {expected}; mend it: {command}"
+
+
+def alter_command(servers: str, topic: str, key: str, value: str) -> str:
+    """What gives a topic another setting."""
+    return f"kafka-configs.sh --bootstrap-server {servers} --alter --topic {topic} --add-config {key}={value}"
 
 
 def _policies(facts: TopicFacts) -> set[str]:
@@ -245,12 +258,14 @@ def describe_topics(cluster: Cluster, topics: Sequence[str], deadline: float) ->
         if topic.error_code not in (0, _UNKNOWN_TOPIC):
             raise RetryError(f"topic {topic.name!r}: {code_name(topic.error_code)}")
         if topic.error_code == 0:
-            found[topic.name] = TopicFacts(len(topic.partitions))
+            copies = [len(each.replica_nodes) for each in topic.partitions]
+            in_sync = sum(len(each.isr_nodes) for each in topic.partitions)
+            found[topic.name] = TopicFacts(len(copies), {}, min(copies, default=0), sum(copies) - in_sync)
     there = [name for name, facts in found.items() if facts is not None]
     for name, configs in _describe_configs(cluster, there, deadline).items():
         facts = found[name]
         if facts is not None:
-            found[name] = TopicFacts(facts.partitions, configs)
+            found[name] = replace(facts, configs=configs)
     return found
 
 
