@@ -45,8 +45,8 @@ def examine(config: Config, *, quick: bool, bar: Bar) -> Iterator[Section]:
     """Area by area, as it is found. `quick` leaves out what computes or reads much: kernels and snapshots."""
     yield Section("configuration", (good("settings", "every one is valid"), *_unusual(config)))
     model, findings = _model(config, quick)
-    needed = predict(config, model).resident_bytes if model is not None else None
-    yield Section("host", tuple(judge_host(config, host_facts(config), needed)))
+    sizing = predict(config, model) if model is not None else None
+    yield Section("host", tuple(judge_host(config, host_facts(config), sizing)))
     yield Section("model", tuple(findings))
     with _connected(config) as (cluster, why):
         if cluster is None:

@@ -10,8 +10,6 @@ from streamlstm.service.doctor_findings import Finding, bad, doubtful, good, ski
 from streamlstm.transport.survey import BrokerFacts, GroupFacts
 
 DAY_MINUTES = 1_440
-HEARD_WITHIN_MS = 3_000
-REBALANCE_WITHIN_MS = 300_000
 SKEW_MS = 1_000
 ASSIGNOR = "cooperative-sticky"
 
@@ -44,18 +42,16 @@ def judge_timeouts(config: Config, brokers: Sequence[BrokerFacts]) -> Iterator[F
         f"{commit.transaction_timeout_ms} < session {kafka.session_timeout_ms} <= poll {kafka.max_poll_interval_ms}; "
         f"heartbeat {kafka.heartbeat_interval_ms} ms",
     )
-    if kafka.heartbeat_interval_ms > HEARD_WITHIN_MS:
-        yield doubtful(
-            "kafka.heartbeat_interval_ms", str(kafka.heartbeat_interval_ms),
-            f"at most {HEARD_WITHIN_MS}: a member hears of a rebalance, and others wait, for so long",
-            "kafka.heartbeat_interval_ms = 500",
-        )  # fmt: skip
-    if kafka.max_poll_interval_ms > REBALANCE_WITHIN_MS:
-        yield doubtful(
-            "kafka.max_poll_interval_ms", str(kafka.max_poll_interval_ms),
-            f"at most {REBALANCE_WITHIN_MS}: a rebalance waits so long for a member that died while it was joining",
-            "kafka.max_poll_interval_ms = 60000",
-        )  # fmt: skip
+    for key, value, most, why in (
+        ("kafka.heartbeat_interval_ms", kafka.heartbeat_interval_ms, 3_000, "a member hears of a rebalance so late"),
+        ("kafka.session_timeout_ms", kafka.session_timeout_ms, 120_000, "a dead member's partitions wait so long"),
+        ("kafka.max_poll_interval_ms", kafka.max_poll_interval_ms, 300_000,
+         "a rebalance waits so long for a member that died while it was joining"),
+        ("commit.transaction_timeout_ms", commit.transaction_timeout_ms, 60_000,
+         "readers wait so long for a replica that died and does not come back"),
+    ):  # fmt: skip
+        if value > most:
+            yield doubtful(key, str(value), f"at most {most}: {why}", f"{key} = {most}")
     if not any(broker.configs for broker in brokers):
         yield skipped("the brokers' limits", "they don't show them: DescribeConfigs on the cluster")
         return

@@ -23,11 +23,13 @@ from streamlstm.config.security import SECRETS
 from streamlstm.errors import ConfigError, InputMissingError
 from streamlstm.service.checks import MEMORY_FILE, memory_limit
 from streamlstm.service.doctor_findings import Finding, bad, doubtful, good, skipped
+from streamlstm.service.sizing import Sizing
 from streamlstm.service.wiring import thread_count
 
 CPU_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
 HUGE_PAGES_FILE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 ENOUGH_FILES = 1_024
+USED = 0.9  # of the memory, at most
 HUGE_PAGES_FROM_BYTES = 64 << 20  # of state: below, the page tables are cached whatever the size of a page
 PORT_TIMEOUT_SECONDS = 2.0
 UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
@@ -85,18 +87,18 @@ def host_facts(config: Config) -> HostFacts:
     )
 
 
-def judge_host(config: Config, facts: HostFacts, needed_bytes: int | None) -> Iterator[Finding]:
-    """`needed_bytes`: what `size` predicts; None without a model."""
+def judge_host(config: Config, facts: HostFacts, sizing: Sizing | None) -> Iterator[Finding]:
+    """`sizing`: what `size` predicts; None without a model."""
     yield good("versions", ", ".join(f"{name} {number}" for name, number in facts.versions))
     yield _threads(facts)
-    yield _memory(config, facts, needed_bytes)
+    yield _memory(facts, sizing)
     if facts.open_files in (-1, resource.RLIM_INFINITY) or facts.open_files >= ENOUGH_FILES:
         yield good("open files", "no limit" if facts.open_files < 0 else f"up to {facts.open_files:,}")
     else:
         expected = f"at least {ENOUGH_FILES:,}: a connection to each broker, three times, and those of readers"
         fix = "LimitNOFILE=65536 in the unit, or ulimit -n 65536"
         yield doubtful("open files", f"up to {facts.open_files:,}", expected, fix)
-    yield _huge_pages(facts, needed_bytes)
+    yield _huge_pages(facts, sizing)
     yield _host_clock(facts)
     yield _port_verdict(config, facts)
     yield from _secret_verdicts(facts)
@@ -114,27 +116,35 @@ def _threads(facts: HostFacts) -> Finding:
     )
 
 
-def _memory(config: Config, facts: HostFacts, needed: int | None) -> Finding:
-    if needed is None:
+def _memory(facts: HostFacts, sizing: Sizing | None) -> Finding:
+    if sizing is None:
         return skipped("memory", "needs a model")
-    limit, available = facts.memory_limit, facts.memory_available
+    needed, limit, available = sizing.resident_bytes, facts.memory_limit, facts.memory_available
     found = f"{needed / 1e6:,.0f} MB when full, of {limit / 1e6:,.0f} MB of this machine or container"
-    fix = f"state.max_streams below {config.state.max_streams:,} (`streamlstm size` says how much each takes)"
     if needed > limit:
-        return bad("memory", found, "no more than there is", f"{fix}, or more memory", InputMissingError)
-    if needed > 0.9 * limit:
-        return doubtful("memory", found, "at most nine tenths of it", f"{fix}, or more memory")
+        return bad("memory", found, "no more than there is", _fitting(sizing, USED * limit), InputMissingError)
+    if needed > USED * limit:
+        return doubtful("memory", found, f"at most {USED:.0%} of it", _fitting(sizing, USED * limit))
     if needed > available and facts.port != "ours":
         found = f"{needed / 1e6:,.0f} MB when full, {available / 1e6:,.0f} MB available now"
-        return doubtful("memory", found, "what it will take to be free", f"{fix}, or less beside it")
+        return doubtful("memory", found, "what it will take to be free", _fitting(sizing, available))
     return good("memory", found)
 
 
-def _huge_pages(facts: HostFacts, needed: int | None) -> Finding:
+def _fitting(sizing: Sizing, limit: float) -> str:
+    fixed = sizing.resident_bytes - sizing.streams * sizing.bytes_per_stream
+    streams = int((limit - fixed) / sizing.bytes_per_stream)
+    if streams < 1:
+        return f"more memory: {fixed / 1e6:,.0f} MB are taken without a stream"
+    return f"state.max_streams = {streams} fits, or more memory"
+
+
+def _huge_pages(facts: HostFacts, sizing: Sizing | None) -> Finding:
     """NumPy asks for huge pages with madvise(2), so `madvise` is enough."""
     if facts.huge_pages is None:
         return skipped("huge pages", f"{HUGE_PAGES_FILE} is not there")
-    if facts.huge_pages == "never" and (needed or 0) > HUGE_PAGES_FROM_BYTES:
+    state_bytes = 0 if sizing is None else sizing.streams * sizing.bytes_per_stream
+    if facts.huge_pages == "never" and state_bytes > HUGE_PAGES_FROM_BYTES:
         expected = "madvise or always: rows of streams at random cost fewer page walks"
         return doubtful("huge pages", "never", expected, f"echo madvise > {HUGE_PAGES_FILE}")
     return good("huge pages", facts.huge_pages)
