@@ -62,5 +62,4 @@ def _said(finding: "Finding") -> str:
 
 def _summary(sections: "list[Section]") -> str:
     levels = [str(finding.level) for section in sections for finding in section.findings]
-    names = {"ok": "ok", "warn": "warnings", "fail": "failures", "skipped": "not looked at"}
-    return ", ".join(f"{levels.count(level)} {name}" for level, name in names.items() if level in levels)
+    return ", ".join(f"{levels.count(level)} {level}" for level in COLOURS if level in levels)

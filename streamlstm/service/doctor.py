@@ -183,6 +183,10 @@ def _look_at_group(cluster: Cluster, config: Config) -> Iterator[Finding]:
 
 
 def _look_at_state(config: Config, bar: Bar) -> Iterator[Finding]:
-    with opened(config) as inspection, bar(inspection.total, "reading snapshots") as progress:
-        states = inspection.overview(progress)
+    try:
+        with opened(config) as inspection, bar(inspection.total, "reading snapshots") as progress:
+            states = inspection.overview(progress)
+    except InputMissingError as error:
+        yield skipped("snapshots", str(error))  # told among the topics
+        return
     yield from judge_state(config, states, inspection.total)

@@ -52,8 +52,8 @@ def _summary(facts: TopicFacts) -> str:
 def _copies(topic: str, facts: TopicFacts, servers: str) -> Iterator[Finding]:
     if facts.replicas == 1:
         yield doubtful(
-            topic, "one copy", "3 copies: with one, a broker's disk has the only one",
-            f"kafka-reassign-partitions.sh --bootstrap-server {servers} (or --replication-factor 3 for a new topic)",
+            topic, "one copy", "3: what one broker's disk alone has goes with it",
+            "kafka-reassign-partitions.sh on three brokers; for a new topic --replication-factor 3",
         )  # fmt: skip
     if facts.lagging:
         yield doubtful(
