@@ -73,7 +73,7 @@ def test_beside_a_daemon(kafka: str, model: Path, capsys: pytest.CaptureFixture[
     topic = fresh("doctor")
     create_topics(kafka, [topic], 2, **{"retention.ms": "3600000"})
     with daemon(kafka, model, topic, 2, {"kafka.group_instance_id": "doctor-0"}) as running:
-        running.wait_ready()
+        running.wait_ready(240)
         produce(kafka, topic, 0, [b'{"stream":"a","ts":%d,"value":1}' % n for n in range(50)])
         running.wait_for("streamlstm_events_total", 50)
         values: dict[str, object] = {
