@@ -63,8 +63,8 @@ def test_topics_that_are_not_there(kafka: str, model: Path, capsys: pytest.Captu
     assert code == 66
     assert found["topics", "topics"]["fix"].startswith("kafka-topics.sh --bootstrap-server")
     admin = AdminClient({"bootstrap.servers": kafka})
-    assert name not in admin.list_topics(timeout=10).topics
-    assert name not in {group.group_id for group in admin.list_consumer_groups().result().valid}
+    assert name not in admin.list_topics(timeout=60).topics
+    assert name not in {group.group_id for group in admin.list_consumer_groups().result(60).valid}
 
 
 @pytest.mark.kafka
@@ -94,8 +94,8 @@ def test_beside_a_daemon(kafka: str, model: Path, capsys: pytest.CaptureFixture[
         assert found["topics", topic]["level"] == "warn"
         assert found["topics", running.snapshots]["level"] == "warn"  # made with nothing but its policy
         assert newest(kafka, [topic, running.output, running.dead_letters]) == ends
-        described = AdminClient({"bootstrap.servers": kafka}).describe_consumer_groups([running.group])
-        group = described[running.group].result(10)
+        admin = AdminClient({"bootstrap.servers": kafka})  # its answers come as long as it is there
+        group = admin.describe_consumer_groups([running.group])[running.group].result(60)
         assert (group.state, len(group.members)) == (ConsumerGroupState.STABLE, 1)
 
         assert outcome(["doctor", "--quick", *settings(values)]) == 0
@@ -111,7 +111,7 @@ def newest(bootstrap: str, topics: list[str]) -> dict[str, list[int]]:
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": fresh("reader")})
     found = {}
     for topic in topics:
-        found[topic] = [consumer.get_watermark_offsets(TopicPartition(topic, p), 10)[1] for p in (0, 1)]
+        found[topic] = [consumer.get_watermark_offsets(TopicPartition(topic, p), 60)[1] for p in (0, 1)]
     consumer.close()
     return found
 
