@@ -14,6 +14,9 @@ demo: .venv/.demo
 test: .venv/.dev
 	.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
+docs/metrics.md: .venv/.dev streamlstm/service/metrics.py deploy/prometheus/metrics_document.py
+	.venv/bin/python -m deploy.prometheus.metrics_document
+
 MINUTES = 10
 
 trust: .venv/.dev
