@@ -3,7 +3,7 @@
 
 PIP = .venv/bin/pip install -q --disable-pip-version-check
 
-.PHONY: install demo test trust fuzz lint bench clean
+.PHONY: install demo test test-monitoring trust fuzz lint bench clean
 
 install: .venv/.installed
 
@@ -18,6 +18,9 @@ docs/metrics.md: .venv/.dev streamlstm/service/metrics.py deploy/prometheus/metr
 	.venv/bin/python -m deploy.prometheus.metrics_document
 
 MINUTES = 10
+
+test-monitoring: .venv/.dev
+	.venv/bin/python -m tests.monitoring.run --calm-minutes $(MINUTES)
 
 trust: .venv/.dev
 	.venv/bin/python -m tests.trust.run --minutes $(MINUTES)
