@@ -297,9 +297,7 @@ class Checkpoint:
         return min(self._partitions[partition].leaves.tags.values(), default=None)
 
     def oldest_written_at(self, partition: int) -> float:
-        """When the oldest chunk was written, in `now`'s clock; of a restored one, at the earliest."""
-        entries = self._partitions[partition].leaves.entries.values()
-        return min((each.written_at for each in entries if each.written_at is not None), default=np.inf)
+        return self._partitions[partition].leaves.oldest_written_at
 
     def release(self, partition: int) -> None:
         """Forget a partition, also in the middle of loading. Its streams are released at the Forecaster."""

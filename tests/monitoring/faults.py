@@ -136,15 +136,15 @@ def misled(stage: Stage) -> Iterator[Struck]:
 
 @contextmanager
 def drifting(stage: Stage) -> Iterator[Struck]:
-    """The noise of each stream grows by a tenth with each event, faster than intervals can follow."""
+    """The noise of each stream grows with each event, faster than intervals can follow."""
 
     def value(chance: random.Random, stream: int, n: int) -> object:
-        return 50 + chance.gauss(0, 1) * 1.1 ** (n % 600)
+        return 50 + chance.gauss(0, 1) * 1.05 ** (n % 700)
 
     with stage.fleet("drifting").running() as fleet:
         fleet.replica().start().wait_ready()
-        fleet.feed(rate=100, value=value)
-        yield Struck("noise that grows by a tenth with each event", fleet.job, ("StreamlstmCoverageDrift",))
+        fleet.feed(rate=60, value=value)
+        yield Struck("noise that grows by 5 % with each event", fleet.job, ("StreamlstmCoverageDrift",))
 
 
 @contextmanager
