@@ -11,7 +11,7 @@ INTRODUCTION = """\
 # Metrics
 
 What `/metrics` says, made from the code by `make docs/metrics.md`. Prometheus adds `job` and `instance`; nothing has a
-stream in a label, so that the number of series doesn't grow with the streams: about 250 and 6 for each partition of a
+stream in a label, so that the number of series doesn't grow with the streams: about 240 and 7 for each partition of a
 replica. Alerts are in [deploy/prometheus](../deploy/prometheus/rules/streamlstm-alerts.yml), each with a page in
 [runbooks](runbooks).
 

@@ -39,7 +39,7 @@ def main() -> int:
     shutil.rmtree(given.folder, ignore_errors=True)
     given.folder.mkdir(parents=True)
     with ExitStack() as stack:
-        broker = stack.enter_context(LocalKafka(given.folder / "kafka"))
+        broker = stack.enter_context(LocalKafka(given.folder / "kafka", light=True))
         proxy = stack.enter_context(FaultProxy(broker.proxy_port, broker.proxied_port))
         prometheus = stack.enter_context(Prometheus(given.folder / "prometheus", given.factor))
         stage = Stage(prometheus, broker, proxy, given.folder, write_models(given.folder))

@@ -163,8 +163,7 @@ def test_a_doubt_is_shown_while_it_lasts(v2: bool, how: str) -> None:
     writer, cluster = opened(broker, fate)
     writer.commit(written(1), {("in", 0): 1}, MEMBER)
     assert (seen[0], writer.counters.doubts, writer.counters.doubt_since) == (None, 1, None)
-    assert seen[-1] is not None
-    assert seen[-1] <= cluster.now
+    assert any(since is not None for since in seen)
 
     ends, is_away = 0, False
     real = cluster.fate
