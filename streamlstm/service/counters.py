@@ -158,7 +158,8 @@ class Counters:
             known = stamps[stamps >= 0]
             self.freshness.observe_all(np.maximum(round(now * 1000) - known, 0) / 1000)
             newest = max(newest, int(known.max(initial=0)))
-        self.current_at[source] = min(now, max(self.current_at.get(source, 0.0), newest / 1000))
+        if newest:
+            self.current_at[source] = min(now, max(self.current_at.get(source, 0.0), newest / 1000))
 
     def look_at_ends(self, ends: dict[TopicPartition, int], now: float) -> None:
         """Take note of the last stable offsets."""

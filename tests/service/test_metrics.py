@@ -236,6 +236,8 @@ def test_lag_in_seconds_is_an_upper_bound_of_the_oldest_records_age() -> None:
     counters.committed[where] = 5
     counters.look_at_ends({where: 9}, now=1000.0)
     assert counters.lag_seconds(1007.0) == {where: 7.0}  # no older record is known of
+    counters.answered(where, [np.array([-1])], now=1007.0)  # a record without a time says nothing of the others
+    assert counters.lag_seconds(1007.0) == {where: 7.0}
     counters.committed[where] = 8
     counters.answered(where, [np.array([400_000, 600_000, -1])], now=1008.0)
     assert counters.lag_seconds(1008.0) == {where: 408.0}  # the one behind those came later than the newest of them
