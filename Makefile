@@ -3,7 +3,7 @@
 
 PIP = .venv/bin/pip install -q --disable-pip-version-check
 
-.PHONY: install demo test test-monitoring trust fuzz lint bench clean
+.PHONY: install demo test test-dashboards test-monitoring trust fuzz lint bench clean
 
 install: .venv/.installed
 
@@ -27,6 +27,10 @@ trust: .venv/.dev
 
 fuzz: .venv/.dev
 	.venv/bin/python -m tests.fuzz.run --minutes $(MINUTES)
+
+# The queries of deploy/grafana/dashboards, by a real Prometheus; PREVIEWS=--previews draws docs/images anew.
+test-dashboards: .venv/.dev
+	.venv/bin/python -m tests.dashboards.run $(PREVIEWS)
 
 lint: .venv/.dev
 	.venv/bin/ruff check
