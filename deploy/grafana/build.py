@@ -1,6 +1,6 @@
 """Writes the dashboards: `python -m deploy.grafana.build` makes deploy/grafana/dashboards/*.json anew.
 
-They are Grafana's classic JSON (Grafana 10.2 and later), made with its own builder, and checked in.
+They are Grafana's classic JSON (Grafana 11.6 and later), made with its own builder, and checked in.
 """
 
 import json
