@@ -157,7 +157,7 @@ def draw(dashboard: Dashboard, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.figure.savefig(path, facecolor=BACKGROUND)
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(128, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+        picture.convert("RGB").quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
             path, optimize=True
         )
 
