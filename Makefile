@@ -3,7 +3,7 @@
 
 PIP = .venv/bin/pip install -q --disable-pip-version-check
 
-.PHONY: install demo test trust fuzz lint bench clean
+.PHONY: install demo test test-dashboards test-monitoring trust fuzz lint bench clean
 
 install: .venv/.installed
 
@@ -14,13 +14,23 @@ demo: .venv/.demo
 test: .venv/.dev
 	.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
+docs/metrics.md: .venv/.dev streamlstm/service/metrics.py deploy/prometheus/metrics_document.py
+	.venv/bin/python -m deploy.prometheus.metrics_document
+
 MINUTES = 10
+
+test-monitoring: .venv/.dev
+	.venv/bin/python -m tests.monitoring.run --calm-minutes $(MINUTES)
 
 trust: .venv/.dev
 	.venv/bin/python -m tests.trust.run --minutes $(MINUTES)
 
 fuzz: .venv/.dev
 	.venv/bin/python -m tests.fuzz.run --minutes $(MINUTES)
+
+# The queries of deploy/grafana/dashboards, by a real Prometheus; PREVIEWS=--previews draws docs/images anew.
+test-dashboards: .venv/.dev
+	.venv/bin/python -m tests.dashboards.run $(PREVIEWS)
 
 lint: .venv/.dev
 	.venv/bin/ruff check

@@ -296,6 +296,9 @@ class Checkpoint:
         """Where a restart would have to read from; None before the first take."""
         return min(self._partitions[partition].leaves.tags.values(), default=None)
 
+    def oldest_written_at(self, partition: int) -> float:
+        return self._partitions[partition].leaves.oldest_written_at
+
     def release(self, partition: int) -> None:
         """Forget a partition, also in the middle of loading. Its streams are released at the Forecaster."""
         if self._partitions.pop(partition, None) is not None:

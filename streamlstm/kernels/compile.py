@@ -39,6 +39,7 @@ from numba.core import config as numba_config
 from numba.core import sigutils
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
+from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
 from streamlstm import __version__
@@ -49,6 +50,12 @@ _HERE = Path(__file__).parent
 _DIGEST = 32
 _log = logging.getLogger(__name__)
 _config: Any = numba_config  # its names are set at run time
+_LEVELS = {
+    "x86-64-v2": "cx16 sahf popcnt sse3 sse4.1 sse4.2 ssse3",
+    "x86-64-v3": "avx avx2 bmi bmi2 f16c fma lzcnt movbe xsave",
+    "x86-64-v4": "avx512f avx512bw avx512cd avx512dq avx512vl",
+}
+"""What each level adds, by LLVM's names (x86-64 psABI, section 3.1.1)."""
 
 
 @overload
@@ -201,6 +208,29 @@ def cache_status() -> str:
     where = f"kept in {folder}" if folder else "compiled in memory only"
     counts = f"{_Tally.loaded} loaded, {_Tally.compiled} compiled, {_Tally.stored} stored"
     return f"{where}; {counts}" + "".join(f"; {problem}" for problem in _Tally.problems)
+
+
+def kernel_counts() -> dict[str, int]:
+    """How many compiled functions came from the cache, and how many had to be compiled."""
+    return {"loaded": _Tally.loaded, "compiled": _Tally.compiled}
+
+
+def compiled_for() -> tuple[str, str]:
+    """The CPU that is compiled for: LLVM's name of it, and its level of the x86-64 psABI ("x86-64-v3"), or the
+    architecture on others. `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` count.
+    """
+    triple, name, listed = cpu_target.target_context.codegen().magic_tuple()
+    machine = triple.partition("-")[0]
+    if machine != "x86_64":
+        return name, machine
+    if name.startswith("x86-64") and not listed:
+        return name, name
+    features, reached = set(listed.split(",")), "x86-64"
+    for level, wanted in _LEVELS.items():
+        if not features.issuperset(f"+{feature}" for feature in wanted.split()):
+            break
+        reached = level
+    return name, reached
 
 
 # --------------------------------------------------------------------------------------------- one function's overloads

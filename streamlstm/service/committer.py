@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from streamlstm.errors import StaleGenerationError
 from streamlstm.fault_points import reach
-from streamlstm.service.counters import Counters, Outcome, Stage
+from streamlstm.service.counters import Counters, Stage
 from streamlstm.service.pending import Pending, TopicPartition
 from streamlstm.transport.group import Group
 from streamlstm.transport.transaction import Committed, Writer
@@ -87,8 +87,6 @@ class Committer:
             log.info("a rebalance came before the commit; it is repeated", extra={"cause": str(error)})
             pending.drop(self._given_up)
             return Settled(pending, is_committed=False)
-        finally:
-            self._show_writer()
         self._count(pending, committed.seconds)
         return Settled(pending, is_committed=True)
 
@@ -98,16 +96,9 @@ class Committer:
             meanwhile()
             wait_for_futures([self._in_flight[1]], 1.0)
 
-    def _show_writer(self) -> None:
-        seen, counters = self._writer.counters, self._counters
-        counters.transactions[Outcome.COMMITTED] = seen.committed
-        counters.transactions[Outcome.ABORTED] = seen.aborted
-        counters.transactions[Outcome.FENCED] = seen.fenced
-        counters.request_retries = seen.retries
-
     def _count(self, pending: Pending, seconds: float) -> None:
-        counters = self._counters
-        for part in pending.parts.values():
+        counters, now = self._counters, time.time()
+        for source, part in pending.parts.items():
             counters.events += part.events
             counters.event_bytes += part.event_bytes
             counters.produced_bytes += part.produced_bytes
@@ -115,8 +106,10 @@ class Committer:
                 counters.forecasts[code] += n
             for code, n in enumerate(part.by_reason.tolist()):
                 counters.dead_letters[code] += n
+            counters.anomalies += part.anomalies
+            counters.answered(source, part.timestamps, now)
         counters.committed |= {each: offset for each, offset in pending.offsets.items() if each not in self._given_up}
         counters.stages[Stage.COMMIT].observe(seconds)
-        counters.last_commit_at = time.time()
+        counters.last_commit_at = now
         if pending.since is not None:
             counters.commit_latency.observe(self._clock() - pending.since)

@@ -26,10 +26,10 @@ from streamlstm import __version__
 from streamlstm.config import Config
 from streamlstm.engine.forecaster import Forecaster
 from streamlstm.errors import FencedError, RetryError, StaleGenerationError
-from streamlstm.kernels.compile import cache_status
+from streamlstm.kernels.compile import cache_status, compiled_for
 from streamlstm.model.model_file import Model, load
 from streamlstm.service.committer import Committer
-from streamlstm.service.counters import BuildInfo, Counters, ModelInfo
+from streamlstm.service.counters import BuildInfo, ConfigInfo, Counters, ModelInfo
 from streamlstm.service.health import Phase, Progress, liveness, readiness
 from streamlstm.service.http_server import HttpServer, verdict_page
 from streamlstm.service.loop import Loop
@@ -68,7 +68,7 @@ def run(config: Config) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     keep_freed_memory()
     counters, progress = Counters(), Progress(phase_since=started, last_turn=started)
-    observed = Observed(counters, progress, build_info())
+    observed = Observed(counters, progress, build_info(), config_info(config))
     with ExitStack() as stack:
         shutdown = stack.enter_context(Shutdown())
         if config.metrics.enabled:
@@ -116,7 +116,7 @@ class Member:
 
     def open(self, timeout_ms: int | None = None) -> None:
         """Take over the transactional id. Raises RetryError, AccessError, ConfigError."""
-        self.writer = Writer(self.cluster, writer_settings(self.config))
+        self.writer = Writer(self.cluster, writer_settings(self.config), self.pipeline.counters.writer)
         self.writer.open(written_topics(self.config), timeout_ms)
 
     def run(self) -> None:
@@ -130,6 +130,7 @@ class Member:
                 if self.shutdown.requested:
                     raise
                 log.warning("the brokers were lost; joining anew", extra={"why": str(error)})
+                self.pipeline.counters.reconnects += 1
                 self.progress.enter(Phase.CONNECTING, time.monotonic())
                 self.pipeline.drop_unanswered()
                 self.ownership.leave(set(self.ownership.owned))
@@ -194,8 +195,16 @@ def keep_freed_memory() -> None:
 
 
 def build_info() -> BuildInfo:
-    return BuildInfo(
-        __version__, platform.python_version(), version("numba"), version("kafka-python"), platform.machine()
+    return BuildInfo(__version__, platform.python_version(), version("numba"), version("kafka-python"), *compiled_for())
+
+
+def config_info(config: Config) -> ConfigInfo:
+    return ConfigInfo(
+        group=config.kafka.group_id,
+        transactional_id=writer_settings(config).transactional_id,
+        input=config.input.topic,
+        output=config.output.topic,
+        on_full=config.state.on_full,
     )
 
 

@@ -51,6 +51,8 @@ class Loop:
         self.shutdown = shutdown
         self.counters = pipeline.counters
         self.pending = Pending()
+        self._before = self.counters.rebalances, self.counters.fetch_errors  # of the sources before this one
+        self._unstable_since: float | None = None
         self._behind = False
         self._interval = config.commit.interval_ms / 1000
         self._look_at_ends_at = 0.0
@@ -198,14 +200,25 @@ class Loop:
             progress.connected_since = None
         elif progress.connected_since is None:
             progress.connected_since = now
-        counters.rebalances = self.source.rebalances
+        self._count_rebalances(stable, now)
         if now >= self._look_at_ends_at:
-            counters.ends = self.source.ends()
-            self.pipeline.watch_retention(self.source.starts())
+            counters.look_at_ends(self.source.ends(), time.time())
+            counters.log_starts, counters.replaying = self.source.starts(), self.pipeline.replaying
+            self.pipeline.watch_retention(counters.log_starts)
             self.ownership.look_again(self.source)
             self.pipeline.add_quiet(self.ownership.owned, self.pending, now)
             self._look_at_ends_at = now + ENDS_SECONDS
         counters.streams = self.pipeline.forecaster.n_streams
+
+    def _count_rebalances(self, stable: bool, now: float) -> None:
+        rebalances, errors = self._before
+        self.counters.rebalances = rebalances + self.source.rebalances
+        self.counters.fetch_errors = errors + self.source.poll_errors
+        if not stable:
+            self._unstable_since = now if self._unstable_since is None else self._unstable_since
+        elif self._unstable_since is not None:
+            self.counters.rebalance_duration.observe(now - self._unstable_since)
+            self._unstable_since = None
 
     def _phase(self, stable: bool) -> Phase:
         if not stable:

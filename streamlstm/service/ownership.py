@@ -165,6 +165,7 @@ class Ownership:
                 return False
             case ChunkRecord(key, value):
                 checkpoint.load(where[1], key, value)
+                self._counters.restored_chunks += 1
                 reach("chunk_loaded")
             case Unreadable(first, last, why):
                 checkpoint.unreadable(where[1], why)

@@ -18,6 +18,7 @@ class Part:
     """One source partition's share of a transaction: everything up to, and not including, `offset`.
 
     The tallies are what the counters gain when it commits; `by_status` and `by_reason` are indexed by their enums.
+    `timestamps` are those of the records, epoch milliseconds, int64 arrays that make up `events` together.
     """
 
     offset: int = -1
@@ -25,6 +26,8 @@ class Part:
     produced_bytes: int = 0
     events: int = 0
     event_bytes: int = 0
+    anomalies: int = 0
+    timestamps: list[NDArray[np.int64]] = field(default_factory=list)
     by_status: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Status), np.int64))
     by_reason: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(Reason), np.int64))
 
@@ -45,6 +48,8 @@ class Part:
         self.produced_bytes += later.produced_bytes
         self.events += later.events
         self.event_bytes += later.event_bytes
+        self.anomalies += later.anomalies
+        self.timestamps += later.timestamps
         self.by_status += later.by_status
         self.by_reason += later.by_reason
 

@@ -88,6 +88,7 @@ class Pipeline:
         self._replay_until.pop(source, None)
         self._leader_epochs.pop(source, None)
         self.counters.snapshot_tags.pop(source, None)
+        self.counters.snapshot_written_at.pop(source, None)
         if self.checkpoint is not None:
             self.checkpoint.release(source[1])
         return self.forecaster.release(*source)
@@ -203,9 +204,10 @@ class Pipeline:
         self.unsettled -= pending.parts.keys()
 
     def _show_tag(self, source: TopicPartition) -> None:
-        tag = self.checkpoint.oldest_tag(source[1]) if self.checkpoint is not None else None
-        if tag is not None:
-            self.counters.snapshot_tags[source] = tag
+        if self.checkpoint is None or (tag := self.checkpoint.oldest_tag(source[1])) is None:
+            return
+        self.counters.snapshot_tags[source] = tag
+        self.counters.snapshot_written_at[source] = self.checkpoint.oldest_written_at(source[1])
 
     def _append_all(self, fetched: Fetched) -> None:
         """Make the fetched record batches rows; what can't be read is noted with the row before which it stood."""
@@ -241,6 +243,9 @@ class Pipeline:
         _check_accounts(source, len(rows), encoded, letters)
         part.events += len(rows)
         part.event_bytes += int(batch.value_len[rows].sum() + batch.key_len[rows].sum())
+        part.timestamps.append(batch.timestamp[rows])
+        if answers.anomaly_score is not None:
+            part.anomalies += int(np.count_nonzero(answers.anomaly_score[rows[~refused]] > 1.0))
         part.by_status += np.bincount(answers.status[rows][~refused], minlength=len(Status))
         part.by_reason += np.bincount(reason[refused], minlength=len(Reason))
 

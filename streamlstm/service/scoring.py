@@ -44,13 +44,13 @@ class Landing(StrEnum):
 class Scoring:
     """Of forecasts whose actual has come, since the start of the process, each horizon (in steps) for itself.
 
-    `totals` float64 [O][TOTALS] is the engine's own (kernels.judge_layout) and goes on. Without intervals nothing is
-    said of them.
+    `totals` float64 [O][TOTALS] is the engine's own (kernels.judge_layout) and goes on. `level` is what the intervals
+    promise; 0: there are none, and nothing is said of them.
     """
 
     horizons: tuple[int, ...]
     totals: NDArray[np.float64]
-    has_intervals: bool
+    level: float
 
     def count(self) -> Iterator[tuple[int, float]]:
         return self._column(at.SCORED)
@@ -69,10 +69,10 @@ class Scoring:
 
     def landed(self, landing: Landing) -> Iterator[tuple[int, float]]:
         columns = {Landing.INSIDE: at.COVERED, Landing.BELOW: at.MISSED_BELOW, Landing.ABOVE: at.MISSED_ABOVE}
-        return self._column(columns[landing]) if self.has_intervals else iter(())
+        return self._column(columns[landing]) if self.level else iter(())
 
     def widths(self) -> Iterator[tuple[int, float]]:
-        return self._column(at.WIDTHS) if self.has_intervals else iter(())
+        return self._column(at.WIDTHS) if self.level else iter(())
 
     def skill(self) -> Iterator[tuple[int, float]]:
         """The forecasts' absolute errors over those of repeating the last value: below 1 is better than that."""
@@ -95,7 +95,7 @@ class Scoring:
 def scoring_of(forecaster: Forecaster) -> Scoring | None:
     """None where forecasts aren't judged."""
     model, totals = forecaster.model, forecaster.prediction.totals
-    return Scoring(model.horizons, totals, model.level > 0.0) if len(totals) else None
+    return Scoring(model.horizons, totals, model.level) if len(totals) else None
 
 
 def worst_page(worst: Callable[[], list[dict[str, Any]]] | None) -> Page:

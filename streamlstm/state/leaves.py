@@ -82,6 +82,11 @@ class Leaves:
             self._oldest = min((entry.tag for entry in self.entries.values() if entry.tag is not None), default=1 << 63)
         return self._oldest
 
+    @property
+    def oldest_written_at(self) -> float:
+        """When the oldest chunk in the topic was written; one that was restored counts as up to a round old."""
+        return min((e.written_at for e in self.entries.values() if e.written_at is not None), default=np.inf)
+
     def below(self, tag: int) -> list[Leaf]:
         """Leaves with a tag below, the oldest first: a few, so that a transaction doesn't grow to the whole state."""
         found = [(entry.tag, leaf) for leaf, entry in self.entries.items() if entry.tag is not None and entry.tag < tag]

@@ -213,14 +213,20 @@ def open_consumer(
     return consumer
 
 
-def note_log_starts(consumer: KafkaConsumer, starts: dict[tuple[str, int], int]) -> None:
-    """Have `starts` kept up to date: the first offset in the log of each partition that is fetched."""
+def note_log_ends(
+    consumer: KafkaConsumer, starts: dict[tuple[str, int], int], stable: dict[tuple[str, int], int]
+) -> None:
+    """Have both kept up to date of each partition that is fetched: the first offset in its log, and its last stable
+    offset, up to which a reader of committed records may read.
+    """
     parse = consumer._fetcher._parse_fetched_data
 
     def parse_and_note(fetch: Any) -> Any:
-        first = getattr(fetch.partition_data, "log_start_offset", -1)
-        if first >= 0:
-            starts[fetch.topic_partition.topic, fetch.topic_partition.partition] = first
+        where = fetch.topic_partition.topic, fetch.topic_partition.partition
+        for name, noted in (("log_start_offset", starts), ("last_stable_offset", stable)):
+            offset = getattr(fetch.partition_data, name, -1)
+            if offset >= 0:
+                noted[where] = offset
         return parse(fetch)
 
     consumer._fetcher._parse_fetched_data = parse_and_note

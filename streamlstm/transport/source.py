@@ -30,7 +30,7 @@ from streamlstm.transport.connection import (
     forget_assignment,
     heartbeat_age,
     heartbeats_stopped,
-    note_log_starts,
+    note_log_ends,
     open_consumer,
     poll_once,
     positions,
@@ -124,6 +124,7 @@ class Source:
         self.rebalances = 0
         self.poll_errors = 0
         self._log_starts: dict[Partition, int] = {}
+        self._stable_ends: dict[Partition, int] = {}
         self._cluster = cluster
         self._notes = _Notes()
         self._consumer = self._open(member_id)
@@ -146,7 +147,7 @@ class Source:
         except kafka_errors.KafkaError as error:
             raise RetryError(f"the consumer cannot start: {error}") from error
         self._notes.consumer = consumer
-        note_log_starts(consumer, self._log_starts)
+        note_log_ends(consumer, self._log_starts, self._stable_ends)
         consumer.subscribe(list(self.settings.topics), listener=self._notes)
         return consumer
 
@@ -203,12 +204,10 @@ class Source:
         return frozenset(self._unstarted)
 
     def ends(self) -> dict[Partition, int]:
-        """The end of each partition that is being read, as far as its last fetch answer told (the high watermark)."""
-        found = {}
-        for partition in self._started:
-            with suppress(kafka_errors.IllegalStateError):  # it has left the assignment just now
-                found[partition] = self._consumer.highwater(TopicPartition(*partition))
-        return {partition: end for partition, end in found.items() if end is not None}
+        """The last stable offset of each partition that is being read, as far as its last fetch answer told: what lies
+        behind it belongs to transactions that are still open, and isn't to be read yet.
+        """
+        return {each: self._stable_ends[each] for each in self._started.keys() & self._stable_ends.keys()}
 
     def starts(self) -> dict[Partition, int]:
         """The first offset in the log of each partition that is being read, as far as its last fetch answer told."""

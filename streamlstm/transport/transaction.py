@@ -62,12 +62,15 @@ class Committed:
 
 @dataclass(slots=True)
 class WriterCounters:
-    """Since the start. `doubts` counts commits whose outcome had to be found out; all of them were settled."""
+    """Since the start. `doubts` counts commits whose outcome had to be found out; `doubt_since` is since when that of
+    the present one isn't known, by the cluster's clock, None while there is no doubt.
+    """
 
     committed: int = 0
     aborted: int = 0
     fenced: int = 0
     doubts: int = 0
+    doubt_since: float | None = None
     retries: int = 0
     batches: int = 0
     bytes: int = 0
@@ -94,11 +97,13 @@ class _Attempt:
 
 
 class Writer:
-    """One transactional id. `commit` is synchronous and for one thread at a time; `counters` may be read by any."""
+    """One transactional id. `commit` is synchronous and for one thread at a time; `counters` may be read by any, and
+    go on where an earlier writer of this process has left them.
+    """
 
-    def __init__(self, cluster: Cluster, settings: WriterSettings) -> None:
+    def __init__(self, cluster: Cluster, settings: WriterSettings, counters: WriterCounters | None = None) -> None:
         self.settings = settings
-        self.counters = WriterCounters()
+        self.counters = WriterCounters() if counters is None else counters
         self.protocol = Protocol.V2
         self._cluster = cluster
         self._producer: Producer | None = None
@@ -126,6 +131,7 @@ class Writer:
             state = self._advance(state, attempt)
         if state.step is Step.FAILED:
             raise self._failure(state, attempt)
+        self.counters.doubt_since = None  # what was open is over, and the offsets are asked for
 
     def commit(
         self,
@@ -205,6 +211,9 @@ class Writer:
     def _count(self, state: State, after: State) -> None:
         if after.doubt and not state.doubt:
             self.counters.doubts += 1
+            self.counters.doubt_since = self._cluster.clock()
+        elif state.doubt and not after.doubt:
+            self.counters.doubt_since = None
         if state.step is Step.ABORT and after.step is not Step.ABORT:
             self.counters.aborted += 1
         if after.cause is Cause.FENCED and after.step is Step.FAILED:

@@ -161,7 +161,7 @@ def test_figures_are_read_from_the_daemons_own_metrics() -> None:
     for seconds in (0.004, 0.008):
         counters.stages[Stage.COMMIT].observe(seconds)
     counters.stages[Stage.POLL].observe(9.0)
-    page = metrics_page(Observed(counters, Progress(0.0, 0.0), BuildInfo("1", "3", "0", "3", "x86_64")))()
+    page = metrics_page(Observed(counters, Progress(0.0, 0.0), BuildInfo("1", "3", "0", "3", "x86_64", "x86-64-v3")))()
     figures = read_figures(page.body.decode())
     assert figures.commits == 2
     assert figures.commit_ms_since(Figures(0, 0.0)) == pytest.approx(6.0)

@@ -44,7 +44,7 @@ class Brokers:
         self.next = Fetched()
         self.generation = 1
         self.is_stable = True
-        self.rebalances = 0
+        self.rebalances = self.poll_errors = 0
         self.asked_again: list[Partition] = []
         self.sought: dict[Partition, int] = {}
         self.asked: list[tuple[dict[Partition, int], list[ProduceBatch], Group]] = []

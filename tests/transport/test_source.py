@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 from local_kafka import LocalKafka
 
@@ -57,6 +57,23 @@ def test_aborted_transactions_are_skipped_and_their_offsets_counted(kafka: str) 
         whole = gather(source, lambda all_: all_.positions.get((topic, 0)) == 9)
     assert records(whole) == 3
     assert b"drop" not in text(whole)
+
+
+def test_the_end_is_the_last_stable_offset(kafka: str) -> None:
+    """Records of a transaction that is still open aren't to be read: they are no lag."""
+    topic = make_topic(kafka, 1)
+    produce(kafka, topic, 0, [b"a", b"b"])
+    writer = Producer({"bootstrap.servers": kafka, "transactional.id": fresh("open")})
+    writer.init_transactions()
+    writer.begin_transaction()
+    writer.produce(topic, b"c", partition=0)
+    writer.flush()
+    with reading(kafka, topic, fresh("group")) as source:
+        gather(source, lambda all_: all_.positions.get((topic, 0)) == 2)
+        assert source.ends() == {(topic, 0): 2}
+        writer.commit_transaction()
+        gather(source, lambda all_: all_.positions.get((topic, 0)) == 4)
+        eventually(lambda: poll(source, 20, MIB) is not None and source.ends() == {(topic, 0): 4})
 
 
 def test_where_a_group_begins(kafka: str) -> None:

@@ -148,6 +148,36 @@ def test_a_fenced_writer_says_so_and_stays_closed() -> None:
 
 
 @pytest.mark.parametrize("v2", [True, False], ids=["v2", "v1"])
+@pytest.mark.parametrize("how", ["lost", "no reply"])
+def test_a_doubt_is_shown_while_it_lasts(v2: bool, how: str) -> None:
+    """From the commit whose reply is lost until its outcome is known, and through a give-up until a new start."""
+    broker, ends, is_away = BrokerDouble(v2, MEMBER), 0, False
+    seen: list[float | None] = []
+
+    def fate(request: Any) -> str:
+        nonlocal ends
+        seen.append(writer.counters.doubt_since)
+        ends += type(request).name == "EndTxnRequest"
+        return how if is_away or (type(request).name == "EndTxnRequest" and ends == 1) else "ok"
+
+    writer, cluster = opened(broker, fate)
+    writer.commit(written(1), {("in", 0): 1}, MEMBER)
+    assert (seen[0], writer.counters.doubts, writer.counters.doubt_since) == (None, 1, None)
+    assert any(since is not None for since in seen)
+
+    ends, is_away = 0, False
+    real = cluster.fate
+    cluster.fate = lambda request: how if ends else real(request)
+    with pytest.raises(RetryError):
+        writer.commit(written(2), {("in", 0): 2}, MEMBER)
+    assert writer.counters.doubt_since is not None
+    cluster.fate = lambda _: "ok"
+    again = Writer(cast(Cluster, cluster), writer.settings, writer.counters)
+    again.open()
+    assert (again.counters.doubts, again.counters.doubt_since, again.counters.committed) == (2, None, 1)
+
+
+@pytest.mark.parametrize("v2", [True, False], ids=["v2", "v1"])
 def test_a_zombie_that_slept_through_everything_takes_nothing_from_its_successor(v2: bool) -> None:
     broker = BrokerDouble(v2, MEMBER)
     zombie, cluster = opened(broker)
