@@ -3,7 +3,7 @@
 
 PIP = .venv/bin/pip install -q --disable-pip-version-check
 
-.PHONY: install demo test trust fuzz lint bench clean
+.PHONY: install demo test test-charts test-deploy trust fuzz lint bench clean
 
 install: .venv/.installed
 
@@ -13,6 +13,12 @@ demo: .venv/.demo
 # Side by side: tests with brokers wait more than they compute.
 test: .venv/.dev
 	.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+test-charts: .venv/.dev
+	tests/charts/install_tools.sh
+	.venv/bin/pytest tests/charts/check_*.py
+
+test-deploy: test-image test-charts
 
 MINUTES = 10
 
