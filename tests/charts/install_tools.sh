@@ -22,9 +22,16 @@ if ! command -v go >/dev/null; then
   exit 1
 fi
 
+# Helm's releases are linked with the version of Kubernetes that they render for where none is named.
+flags=-s
+for package in pkg/chartutil pkg/lint/rules; do
+  for part in Major=${KUBERNETES_VALIDATE%%.*} Minor=$(cut -d. -f2 <<<"$KUBERNETES_VALIDATE"); do
+    flags+=" -X helm.sh/helm/v3/$package.k8sVersion$part"
+  done
+done
 mkdir -p "$FOLDER"
 for tool in "${TOOLS[@]}"; do
-  GOBIN=$FOLDER/bin go install -ldflags=-s "$tool"
+  GOBIN=$FOLDER/bin go install -ldflags="$flags" "$tool"
 done
 
 crds=$FOLDER/crds

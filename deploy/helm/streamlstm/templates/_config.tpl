@@ -67,6 +67,12 @@
 {{- if and (gt (int .Values.gpu.count) 0) (ne (dig "engine" "backend" "cpu" $config) "cuda") }}
 {{- fail "gpu.count: asks for a GPU that config.engine.backend doesn't use; set that to cuda" }}
 {{- end }}
+{{- with .Values.autoscaling }}
+{{- $login := or .authenticationRef .triggers (not (hasPrefix "SASL" (dig "kafka" "security" "security_protocol" "PLAINTEXT" $config))) }}
+{{- if and .enabled (not $login) }}
+{{- fail "autoscaling.authenticationRef: not set; with config.kafka.security.security_protocol = SASL_... KEDA needs a login of its own" }}
+{{- end }}
+{{- end }}
 {{- range $name, $setting := dict "ca" "ssl_cafile" "clientCertificate" "ssl_certfile" "password" "sasl_plain_password_file" }}
 {{- if and (get $.Values.kafkaSecrets $name).secret (dig "kafka" "security" $setting "" $config) }}
 {{- fail (printf "config.kafka.security.%s and kafkaSecrets.%s: only one of them" $setting $name) }}

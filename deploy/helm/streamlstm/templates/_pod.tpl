@@ -79,7 +79,7 @@ volumeMounts:
 {{- with include "streamlstm.secretSources" . }}
 - name: kafka-secrets
   projected:
-    defaultMode: 0440
+    defaultMode: 288 # 0440
     sources:
       {{- . | nindent 6 }}
 {{- end }}
