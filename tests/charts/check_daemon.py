@@ -117,8 +117,8 @@ def test_the_probes_ask_what_the_daemon_answers(model: Path, tmp_path: Path) -> 
             page = {"path": annotations["prometheus.io/path"], "port": int(annotations["prometheus.io/port"])}
             answers["scrape"] = asked(page, ports, daemon)
         finally:
-            daemon.terminate()
-            daemon.wait(30)
+            daemon.kill()
+            daemon.wait()
         log.seek(0)
         said = log.read()
     assert answers == {"startupProbe": 200, "livenessProbe": 200, "readinessProbe": 503, "scrape": 200}, said
