@@ -35,7 +35,7 @@ for tool in "${TOOLS[@]}"; do
 done
 
 crds=$FOLDER/crds
-rm -rf "$crds"
+rm -rf "$crds" "$FOLDER/schemas"
 mkdir -p "$crds"
 module() { # the folder of a module's sources, fetched
   go mod download -json "$1" | python3 -c 'import json, sys; print(json.load(sys.stdin)["Dir"])'
