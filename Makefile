@@ -3,7 +3,7 @@
 
 PIP = .venv/bin/pip install -q --disable-pip-version-check
 
-.PHONY: install demo test test-dashboards test-monitoring trust fuzz lint bench clean
+.PHONY: install demo test test-charts test-dashboards test-deploy test-monitoring trust fuzz lint bench clean
 
 install: .venv/.installed
 
@@ -16,6 +16,12 @@ test: .venv/.dev
 
 docs/metrics.md: .venv/.dev streamlstm/service/metrics.py deploy/prometheus/metrics_document.py
 	.venv/bin/python -m deploy.prometheus.metrics_document
+
+test-charts: .venv/.dev
+	tests/charts/install_tools.sh
+	.venv/bin/pytest tests/charts/check_*.py
+
+test-deploy: test-image test-charts
 
 MINUTES = 10
 
