@@ -49,9 +49,13 @@ class Rows(Protocol):
     """The part of a backend that is stored."""
 
     @property
-    def arena(self) -> NDArray[np.uint8]: ...
+    def row_bytes(self) -> int: ...
 
     def clear(self, slots: NDArray[np.int64]) -> None: ...
+
+    def read_rows(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]: ...
+
+    def write_rows(self, slots: NDArray[np.int64], rows: NDArray[np.uint8]) -> None: ...
 
 
 class Streams(Protocol):
@@ -139,15 +143,13 @@ class Checkpoint:
         Raises ConfigError when a chunk of one stream can be larger than `max_chunk_bytes`.
         """
         self.chunks = self.chunk_bytes = self.splits = 0
-        self._forecaster = forecaster
-        self._slots = forecaster.slots
-        self._arena = forecaster.backend.arena
+        self._forecaster, self._slots, self._backend = forecaster, forecaster.slots, forecaster.backend
         self._max_chunk_bytes = max_chunk_bytes
         self._interval = interval_seconds
         self._bounded = bounded
         self._header = Header(
             group=group, topic=topic, partition=0, offset=0, leader_epoch=-1, model=model_hash, abi=STATE_ABI,
-            watermark=None, degraded=False, streams=0, row_bytes=self._arena.shape[1],
+            watermark=None, degraded=False, streams=0, row_bytes=self._backend.row_bytes,
         )  # fmt: skip
         largest = replace(
             self._header, partition=1 << 30, offset=_LARGEST, leader_epoch=1 << 30, watermark=-_LARGEST, streams=1
@@ -325,7 +327,7 @@ class Checkpoint:
         except ConfigError as error:
             where = f"restoring {self._header.topic}-{partition}"
             raise ConfigError([f"{where}: {problem}" for problem in error.problems]) from None
-        self._arena[slots] = chunk.rows
+        self._backend.write_rows(slots, chunk.rows)
         header = chunk.header
         state.leaves.entries[leaf] = Entry(header.offset, -np.inf, header.degraded, header.watermark, slots)
 
@@ -333,7 +335,7 @@ class Checkpoint:
         """Forget a leaf and its streams, while chunks are loaded."""
         found = state.leaves.entries.pop(leaf, None)
         if found is not None:
-            self._forecaster.backend.clear(found.slots)
+            self._backend.clear(found.slots)
             self._slots.release_slots(found.slots)
 
     def _go_on(self, state: _Partition, now: float) -> None:
@@ -367,7 +369,7 @@ class Checkpoint:
                 *self._write(leaves, low, slots[~is_high], header, now),
                 *self._write(leaves, high, slots[is_high], header, now),
             ]
-        value = encode_chunk(header, key_len, keys, self._arena[slots])
+        value = encode_chunk(header, key_len, keys, self._backend.read_rows(slots))
         leaves.written(leaf, header.offset, now)
         self.chunks += 1
         self.chunk_bytes += len(value)

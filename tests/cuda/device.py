@@ -1,0 +1,12 @@
+"""Say which CUDA device there is; without one say what is missing, and fail.
+
+.venv/bin/python -m tests.cuda.device
+"""
+
+import sys
+
+from streamlstm.kernels import cuda_launch
+
+if missing := cuda_launch.missing():
+    sys.exit(f"nothing was tested: {missing}")
+print(f"testing on {cuda_launch.device_name()}")
