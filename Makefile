@@ -3,7 +3,7 @@
 
 PIP = .venv/bin/pip install -q --disable-pip-version-check
 
-.PHONY: install demo test test-charts test-dashboards test-deploy test-monitoring trust fuzz lint bench test-cuda test-kernels-long bench-cuda clean
+.PHONY: install demo test test-charts test-dashboards test-deploy test-monitoring trust fuzz lint bench test-cuda test-kernels-long bench-cuda check-ptx clean
 
 install: .venv/.installed
 
@@ -54,6 +54,10 @@ test-cuda:
 	$(CUDA_PYTHON) -m tests.cuda.device
 	$(CUDA_PYTHON) -m pytest -p no:cacheprovider tests/cuda/check_step.py tests/cuda/check_forecaster.py
 	STREAMLSTM_TEST_BACKEND=cuda $(CUDA_PYTHON) -m pytest -p no:cacheprovider tests/engine
+
+# Needs the extra [cuda], but no GPU.
+check-ptx: .venv/.dev .venv/.cuda
+	.venv/bin/python -m tests.cuda.ptx
 
 bench-cuda:
 	$(CUDA_PYTHON) benchmarks/cuda.py

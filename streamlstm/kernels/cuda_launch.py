@@ -5,7 +5,6 @@ of the device: while one part is stepped, the next is ordered and copied in, and
 stepped after the one before it: they may hold events of the same streams.
 """
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,14 +21,11 @@ from streamlstm.kernels.waves import order_by_wave, rank_waves
 
 
 def missing() -> str:
-    """What keeps the device from being used, and what to do about it; empty: nothing."""
-    if SIMULATED:
+    """What keeps the device from being used, and what was expected; empty: nothing."""
+    if SIMULATED or cuda.is_available():
         return ""
-    if importlib.util.find_spec("numba_cuda") is None:
-        return 'numba-cuda is not installed; expected: pip install "streamlstm[cuda]"'
-    if not cuda.is_available():
-        return f"no CUDA device can be used ({str(cuda.cuda_error() or 'none found').strip()}); expected an NVIDIA GPU"
-    return ""
+    why = " ".join(str(cuda.cuda_error() or "none is there").split())
+    return f"no CUDA device can be used ({why}); expected an NVIDIA GPU and its driver"
 
 
 def device_name() -> str:

@@ -8,6 +8,7 @@ the simulator itself rounds twice: there it is that of the CPU.
 This is the one place that knows which of the two it is.
 """
 
+import importlib.util
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -93,7 +94,7 @@ if SIMULATED:
     def shared_words() -> Any:
         return _get_kernel_context().shared.array(0, np.dtype(np.int64))
 
-    def index(value: int) -> int:
+    def index(value: int) -> Any:
         return value
 
     def multiprocessors() -> int:
@@ -103,8 +104,14 @@ if SIMULATED:
         return cuda.event()
 
 else:
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise ImportError("numba-cuda is not installed")
+
     from numba import float32, int32, int64, uint64
     from numba.cuda import libdevice
+    from numba.cuda.core import config as cuda_config
+
+    cuda_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # a small batch is no mistake
 
     @_in_machine
     def constant(value: float) -> Any:

@@ -9,14 +9,15 @@ takes it from, and the bound holds for one step (for a window: for its steps).
 The bound is a running error analysis (Higham, Accuracy and Stability of Numerical Algorithms, 3.1 and 3.3), u = 2^-24:
 
     a chain of n FMAs     within n u / (1 - n u) of the sum of its absolute terms; weights times log2(e) are rounded: u
-    sigmoid, tanh         Lipschitz with 1/4 and 1; as computed within 4 units in the last place (kernels.cell), and for
-                          the clamped exponents within 2^-39
+    sigmoid, tanh         by their slope at the nearest to 0 that the argument may be; as computed within 4 units in the
+                          last place (kernels.cell), and for the clamped exponents within 2^-39
     c' and h'             the product rule with both errors, and 4 roundings each
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,8 +63,10 @@ def chain(weights: Vector, signal: Near, bias: Vector, terms: int) -> Near:
 
 def activated(z: Near, tanh: bool) -> Near:
     value = np.tanh(z.value) if tanh else sigmoid(z.value)
-    steepest = 1.0 if tanh else 0.25
-    return Near(value, steepest * z.error + IN_LAST_PLACE * (np.abs(value) + steepest * z.error) + CLAMPED)
+    nearest = np.maximum(np.abs(z.value) - z.error, 0.0)  # nearest to 0, where either function is steepest
+    slope = 1.0 - np.tanh(nearest) ** 2 if tanh else sigmoid(nearest) * (1.0 - sigmoid(nearest))
+    moved = np.minimum(slope * z.error, 2.0 if tanh else 1.0)
+    return Near(value, moved + IN_LAST_PLACE * (np.abs(value) + moved) + CLAMPED)
 
 
 def rounded(a: Near, size: Vector) -> Near:
@@ -105,7 +108,7 @@ class Configuration:
             window=int(rng.choice([0, 0, 0, 1, 3])),
             batch=int(2 ** rng.uniform(0, 5.2)),
             weights=float(2 ** rng.uniform(-3, 3)),
-            reach=float(10 ** rng.uniform(-4, 4)),
+            reach=float(10 ** rng.uniform(-4, 2)),
         )
 
 
@@ -164,11 +167,16 @@ def states_of(p: Parameters, row: NDArray[np.float64]) -> list[tuple[Vector, Vec
     return states
 
 
-def check(configuration: Configuration, rng: np.random.Generator, steps: int = 3) -> Worst:
-    """Of one configuration."""
+def check(
+    configuration: Configuration,
+    rng: np.random.Generator,
+    served: Callable[[Parameters], Parameters] = lambda p: p,
+    steps: int = 3,
+) -> Worst:
+    """Of one configuration; the kernels get what `served` makes of the model."""
     own = configuration
     p = random_parameters(rng, own.inputs, own.hidden, own.outputs, own.weights)
-    backend = CpuBackend(p, row_layout(p, own.window), own.batch + 5)
+    backend = CpuBackend(served(p), row_layout(p, own.window), own.batch + 5)
     streams = [Stream(p, own.window) for _ in range(own.batch + 5)]
     worst = Worst()
     for _ in range(steps):
@@ -179,7 +187,8 @@ def check(configuration: Configuration, rng: np.random.Generator, steps: int = 3
         backend.step(slots, x, y, own.batch)
         after = backend.arena[slots, : backend.layout.state_bytes].view(np.float32)
         for event, slot in enumerate(slots.tolist()):
-            state, outputs = streams[slot].expected(before[event], x[event])
+            with np.errstate(over="ignore"):  # of the oracle's exp
+                state, outputs = streams[slot].expected(before[event], x[event])
             worst = worst.take(y[event], outputs)
             if not own.window:
                 for near, found in zip(state, states_of(p, after[event]), strict=True):
@@ -204,9 +213,9 @@ def main() -> None:
             print(f"outside its bound: seed {options.seed}, number {number}: {configuration}: {worst}", flush=True)
         if number % 500 == 499:
             print(f"{number + 1:,} after {time.perf_counter() - start:,.0f} s", flush=True)
-    median, largest = np.median(bounds), np.max(bounds)
-    print(f"{options.configurations:,} configurations, {bad} outside their bounds; the largest error is {max(parts):.2f} of "
-          f"its bound, the median of configurations {np.median(parts):.2f}; bounds: median {median:.1e}, up to {largest:.1e}")  # fmt: skip
+    print(f"{options.configurations:,} configurations, {bad} outside their bounds")
+    print(f"errors: {max(parts):.2f} of the bound at most, {np.median(parts):.2f} in the median of the configurations")
+    print(f"bounds: {np.median(bounds):.1e} in the median, {max(bounds):.1e} at most")
     sys.exit(bad > 0)
 
 

@@ -4,6 +4,7 @@ And how its work is cut up, which needs no device; and what is said where there 
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,14 @@ import pytest
 from numpy.random import default_rng
 from reference import random_parameters
 
+from streamlstm.config import load
 from streamlstm.engine.backend import make_backend, row_layout
 from streamlstm.errors import ConfigError
-from streamlstm.kernels import cuda_launch, cuda_layout
+from streamlstm.kernels import cuda_layout
 from streamlstm.kernels.layout import Layout
+from streamlstm.model.golden import make_golden
+from streamlstm.model.model_file import Model, no_scaling
+from streamlstm.service.sizing import predict
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,9 +50,30 @@ def test_the_work_fits_a_block(inputs: int, hidden: tuple[int, ...]) -> None:
     assert 1 <= how.depth <= max(inputs, *hidden) + max(hidden)
 
 
-def test_another_backend_never_stands_in() -> None:
-    if cuda_launch.missing() == "":
-        pytest.skip("there is a device: `make test-cuda` has the rest")
+def refusal() -> str:
     p = random_parameters(default_rng(0), 1, (3,), 1)
-    with pytest.raises(ConfigError, match=r'engine.backend is "cuda": .*expected'):
-        make_backend("cuda", p, row_layout(p), 10)
+    try:
+        return type(make_backend("cuda", p, row_layout(p), 10)).__name__
+    except ConfigError as error:
+        return str(error)
+
+
+def test_another_backend_never_stands_in() -> None:
+    assert re.match('CudaBackend$|engine.backend is "cuda": .*; expected ', refusal().replace("expected:", "expected"))
+
+
+def test_the_prediction_of_memory_parts_host_and_device() -> None:
+    parameters = random_parameters(default_rng(0), 1, (50,), 1)
+    model = Model(
+        parameters, 0, ("value",), 0, "value", (1,), no_scaling(1), None, {}, make_golden(parameters, 0, "test")
+    )
+    here, there = (
+        predict(load(None, {}, ["state.max_streams=1000000", f"engine.backend={name}"]), model)
+        for name in ("cpu", "cuda")
+    )
+    assert here.device == ()
+    assert there.device[0].per_stream == 416
+    assert there.device[0].total == 416_000_000
+    assert here.resident_bytes - there.resident_bytes > 300_000_000
+    assert "on the GPU" in str(there)
+    assert "on the GPU" not in str(here)
