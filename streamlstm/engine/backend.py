@@ -77,8 +77,10 @@ class Backend(Protocol):
 
     `arena` uint8 [max_streams, ..], zero at first, has as much of each row as the host works on, as `layout` says: the
     whole row, or its rest where the state lies on a device. `row_bytes` is a whole row's, and `state_bytes` all rows'
-    together, wherever they lie.
+    together, wherever they lie. `device` names what computes.
     """
+
+    device: str
 
     @property
     def layout(self) -> Layout: ...
@@ -142,6 +144,8 @@ class CpuBackend:
     `arena` is uint8 [max_streams, row_bytes], zero at first. Not thread-safe: one caller at a time, who lends an
     `executor` for batches that are worth `threads` threads. The outputs and rows don't depend on either.
     """
+
+    device = "cpu"
 
     def __init__(
         self,

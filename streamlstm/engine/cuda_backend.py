@@ -55,8 +55,9 @@ class CudaBackend:
         self._there.clear(slots)
 
     def step(self, slots: NDArray[np.int64], x: NDArray[np.float32], y: NDArray[np.float32], n: int) -> None:
-        if (slots.dtype, x.dtype, y.dtype) != (np.int64, np.float32, np.float32):
-            raise TypeError(f"expected int64, float32, float32; found {slots.dtype}, {x.dtype}, {y.dtype}")
+        found = [array.dtype.name for array in (slots, x, y)]
+        if found != ["int64", "float32", "float32"]:
+            raise TypeError(f"expected int64, float32, float32; found {', '.join(found)}")
         if not (slots.flags.c_contiguous and x.flags.c_contiguous and y.flags.c_contiguous and y.flags.writeable):
             raise TypeError("expected C-contiguous arrays, y writeable")
         layout = self.layout

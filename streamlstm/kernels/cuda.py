@@ -30,6 +30,7 @@ from streamlstm.kernels.cuda_machine import (
 )
 
 Array = Any  # on the device
+OfGates = tuple[Any, Any, Any, Any]  # float32 of i, f, g, o
 
 _add, _fma = MACHINE.add, MACHINE.fma
 _RING = 2  # floats before a ring: its count
@@ -109,7 +110,7 @@ def _advance_layer(
     inner, depth = plan[of_layer + at.LAYER_INPUTS] + hidden, plan[at.DEPTH]
     quads = (plan[at.TILE] + at.PAD) // 4
     first_quad = 2 * at.TABLES * plan[at.TILE] // 4 + at.STREAMS // 4 * group
-    zeros = (np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0))
+    zeros: OfGates = (np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0))
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = zeros  # gate sums of STREAMS streams: values, so that they are registers
     for first_unit in range(0, hidden, plan[at.UNITS]):
         unit = first_unit + lane
@@ -179,7 +180,7 @@ def _gather_signal(
 
 
 @device_function
-def _weights_of(weights: Array, first: int, hidden: int) -> tuple[float, float, float, float]:
+def _weights_of(weights: Array, first: int, hidden: int) -> OfGates:
     """Those of the four gates."""
     return (
         weights[index(first)], weights[index(first + hidden)], weights[index(first + 2 * hidden)],
@@ -188,7 +189,7 @@ def _weights_of(weights: Array, first: int, hidden: int) -> tuple[float, float, 
 
 
 @device_function
-def _add_products(sums: tuple[float, ...], value: float, w: tuple[float, ...]) -> tuple[float, float, float, float]:
+def _add_products(sums: OfGates, value: float, w: OfGates) -> OfGates:
     return (
         _fma(value, w[0], sums[0]),
         _fma(value, w[1], sums[1]),
@@ -200,7 +201,7 @@ def _add_products(sums: tuple[float, ...], value: float, w: tuple[float, ...]) -
 @device_function
 def _write_cell(
     plan: Array, state: Array, table: Array, of_layer: int, unit: int, place: int, back: int, apart: bool,
-    sums: tuple[float, ...],
+    sums: OfGates,
 ) -> None:  # fmt: skip
     """c' and h' of one unit of one stream; h' goes beside the row where others still have to read h."""
     tile = plan[at.TILE]

@@ -55,7 +55,7 @@ class Lane:
                   ((events, layout.outputs), np.float32))  # fmt: skip
         self.order, self.x, self.y = (cuda.pinned_array(shape, dtype) for shape, dtype in shapes)
         self.order_there, self.x_there, self.y_there = (cuda.device_array(shape, dtype) for shape, dtype in shapes)
-        self.waves = self.streams = 0
+        self.waves, self.streams = 0, 0
         self.y_wanted: Float32 | None = None
         self.is_answered: NDArray[np.bool_] | None = None
 
@@ -142,7 +142,7 @@ class DeviceArena:
         lane.x[:n] = x
         lane.order_there[: ends[-1]].copy_to_device(lane.order[: ends[-1]], stream=lane.stream)
         lane.x_there[:n].copy_to_device(lane.x[:n], stream=lane.stream)
-        return lane.streams
+        return int(lane.streams)
 
     def launch(self, lane: Lane) -> None:
         """Step the part that was staged. Returns before it's done."""
@@ -162,7 +162,7 @@ class DeviceArena:
     def nbytes(self) -> int:
         """Of device memory."""
         own = [self._plan, self._weights, self._words, self._slots_there, self._rows_there]
-        return sum(array.nbytes for array in own) + sum(lane.nbytes for lane in self.lanes)
+        return int(sum(array.nbytes for array in own)) + sum(lane.nbytes for lane in self.lanes)
 
     # ---------------------------------------------------------------------------------------------------- whole rows
 

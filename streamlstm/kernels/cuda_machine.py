@@ -98,7 +98,7 @@ if SIMULATED:
         return value
 
     def multiprocessors() -> int:
-        return 2
+        return 1
 
     def make_event() -> Any:
         return cuda.event()

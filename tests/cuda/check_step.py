@@ -16,7 +16,7 @@ from streamlstm.model.parameters import Layer, Parameters
 
 assert missing() == "", missing()
 STREAMS = 40 if SIMULATED else 3000
-SEEDS = range(12) if SIMULATED else range(200)
+SEEDS = range(8) if SIMULATED else range(200)
 LARGEST = 9 if SIMULATED else 150  # hidden size of a random model
 
 SHAPES = [

@@ -25,11 +25,12 @@ from streamlstm.service.sizing import predict
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.timeout(1200)  # a minute on a quiet machine
 def test_bits_and_behaviour_in_the_simulator() -> None:
     files = sorted(map(str, (ROOT / "tests" / "cuda").glob("check_*.py")))
     done = subprocess.run(
         [sys.executable, "-c", "import sys, pytest; sys.setswitchinterval(1e-5); sys.exit(pytest.main(sys.argv[1:]))",
-         "-q", "-x", "-p", "no:cacheprovider", *files],
+         "-q", "-x", "-p", "no:cacheprovider", "-o", "timeout=0", *files],
         cwd=ROOT, env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
