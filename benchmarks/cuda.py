@@ -32,10 +32,14 @@ from numba import cuda
 from numpy.typing import NDArray
 
 from streamlstm.engine.backend import CpuBackend, layers_of, row_layout
-from streamlstm.engine.cuda_backend import CudaBackend
-from streamlstm.kernels import cuda_launch
-from streamlstm.kernels.cuda_machine import SIMULATED
 from streamlstm.model.parameters import Layer, Parameters
+
+try:
+    from streamlstm.engine.cuda_backend import CudaBackend
+    from streamlstm.kernels import cuda_launch
+    from streamlstm.kernels.cuda_machine import SIMULATED
+except ImportError as error:
+    sys.exit(f"nothing was measured: {error}")
 
 CONFIGS = ("1-64-1-1", "1-50-1-1", "1-32-1-1", "8-64-2-12", "4-128-2-24", "1-256-1-1")
 MILLION = 1 << 20

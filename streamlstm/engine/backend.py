@@ -134,7 +134,7 @@ def make_backend(
     try:
         from streamlstm.engine.cuda_backend import CudaBackend  # noqa: PLC0415 - loads the CUDA driver's bindings
     except ImportError as error:
-        raise ConfigError([f'engine.backend is "cuda": {error}; expected: pip install "streamlstm[cuda]"']) from None
+        raise ConfigError([f'engine.backend is "cuda": {error}']) from None
     return CudaBackend(parameters, layout, max_streams)
 
 

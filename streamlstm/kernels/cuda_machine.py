@@ -105,7 +105,7 @@ if SIMULATED:
 
 else:
     if importlib.util.find_spec("numba_cuda") is None:
-        raise ImportError("numba-cuda is not installed")
+        raise ImportError('numba-cuda is not installed; expected: pip install "streamlstm[cuda]"')
 
     from numba import float32, int32, int64, uint64
     from numba.cuda import libdevice

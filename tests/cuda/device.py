@@ -5,8 +5,10 @@
 
 import sys
 
-from streamlstm.kernels import cuda_launch
-
+try:
+    from streamlstm.kernels import cuda_launch
+except ImportError as error:
+    sys.exit(f"nothing was tested: {error}")
 if missing := cuda_launch.missing():
     sys.exit(f"nothing was tested: {missing}")
 print(f"testing on {cuda_launch.device_name()}")
