@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from streamlstm.engine.backend import Backend
 from streamlstm.errors import ConfigError, InvariantError
 from streamlstm.events.batch import EventBatch
 from streamlstm.kernels import stable_hash
@@ -45,19 +46,6 @@ Records = list[tuple[bytes, bytes | None]]
 """Keys and values for the snapshot topic, in this order; None is a tombstone."""
 
 
-class Rows(Protocol):
-    """The part of a backend that is stored."""
-
-    @property
-    def row_bytes(self) -> int: ...
-
-    def clear(self, slots: NDArray[np.int64]) -> None: ...
-
-    def read_rows(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]: ...
-
-    def write_rows(self, slots: NDArray[np.int64], rows: NDArray[np.uint8]) -> None: ...
-
-
 class Streams(Protocol):
     """What is stored and restored: a Forecaster."""
 
@@ -67,7 +55,7 @@ class Streams(Protocol):
     def slots(self) -> SlotTable: ...
 
     @property
-    def backend(self) -> Rows: ...
+    def backend(self) -> Backend: ...
 
     def partition_index(self, topic: str, partition: int) -> int: ...
 
