@@ -3,7 +3,7 @@
 
 PIP = .venv/bin/pip install -q --disable-pip-version-check
 
-.PHONY: install demo test test-charts test-dashboards test-deploy test-monitoring trust fuzz lint bench clean
+.PHONY: install demo test test-charts test-dashboards test-deploy test-monitoring trust fuzz lint bench test-cuda test-kernels-long bench-cuda check-ptx clean
 
 install: .venv/.installed
 
@@ -46,6 +46,27 @@ lint: .venv/.dev
 bench: .venv/.bench
 	.venv/bin/python benchmarks/all.py
 
+# On a machine with an NVIDIA GPU. Neither installs anything: they say what is missing and fail. CUDA_PYTHON may name
+# another Python that has the extras [cuda] and [dev].
+CUDA_PYTHON = .venv/bin/python
+
+test-cuda:
+	$(CUDA_PYTHON) -m tests.cuda.device
+	$(CUDA_PYTHON) -m pytest -p no:cacheprovider tests/cuda/check_step.py tests/cuda/check_forecaster.py
+	STREAMLSTM_TEST_BACKEND=cuda $(CUDA_PYTHON) -m pytest -p no:cacheprovider tests/engine
+
+# Needs the extra [cuda], but no GPU.
+check-ptx: .venv/.dev .venv/.cuda
+	.venv/bin/python -m tests.cuda.ptx
+
+bench-cuda:
+	$(CUDA_PYTHON) benchmarks/cuda.py
+
+CONFIGURATIONS = 10000
+
+test-kernels-long: .venv/.dev
+	.venv/bin/python -m tests.kernels.sweep --configurations $(CONFIGURATIONS)
+
 clean:
 	rm -rf .venv .kafka .cache demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -56,6 +77,6 @@ clean:
 	$(PIP) -e '.[import]'
 	touch $@
 
-.venv/.demo .venv/.dev .venv/.bench: .venv/.%: pyproject.toml | .venv/bin/python
+.venv/.demo .venv/.dev .venv/.bench .venv/.cuda: .venv/.%: pyproject.toml | .venv/bin/python
 	$(PIP) -e '.[$*]'
 	touch $@

@@ -269,7 +269,11 @@ class Commit(Section):
 class Engine(Section):
     """Where the model runs."""
 
-    backend: Literal["cpu"] = setting("cpu", "What computes the steps.")
+    backend: Literal["cpu", "cuda"] = setting(
+        "cpu",
+        "What computes the steps. cuda: an NVIDIA GPU, which then holds the LSTM state of the streams; needs the extra "
+        "[cuda]. The forecasts are the same.",
+    )
     threads: int = setting(0, "Threads of the step; 0: one for each core this process may use.", low=0, high=1_024)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlstm.engine.backend import CpuBackend
+from streamlstm.engine.backend import Backend
 from streamlstm.kernels.layout import LAST_TIME, N_SEEN
 from streamlstm.kernels.observe import NEVER, NO_TIME
 from streamlstm.state.slots import SlotTable
@@ -34,7 +34,7 @@ class Admission:
     step.
     """
 
-    def __init__(self, slots: SlotTable, backend: CpuBackend, cap: int | None, ttl_ms: int | None) -> None:
+    def __init__(self, slots: SlotTable, backend: Backend, cap: int | None, ttl_ms: int | None) -> None:
         """`cap`: streams that a partition may hold, None: as many as there are slots. `ttl_ms` None: for ever."""
         self.slots = slots
         self.backend = backend

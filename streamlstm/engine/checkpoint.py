@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from streamlstm.engine.backend import Backend
 from streamlstm.errors import ConfigError, InvariantError
 from streamlstm.events.batch import EventBatch
 from streamlstm.kernels import stable_hash
@@ -45,15 +46,6 @@ Records = list[tuple[bytes, bytes | None]]
 """Keys and values for the snapshot topic, in this order; None is a tombstone."""
 
 
-class Rows(Protocol):
-    """The part of a backend that is stored."""
-
-    @property
-    def arena(self) -> NDArray[np.uint8]: ...
-
-    def clear(self, slots: NDArray[np.int64]) -> None: ...
-
-
 class Streams(Protocol):
     """What is stored and restored: a Forecaster."""
 
@@ -63,7 +55,7 @@ class Streams(Protocol):
     def slots(self) -> SlotTable: ...
 
     @property
-    def backend(self) -> Rows: ...
+    def backend(self) -> Backend: ...
 
     def partition_index(self, topic: str, partition: int) -> int: ...
 
@@ -139,15 +131,13 @@ class Checkpoint:
         Raises ConfigError when a chunk of one stream can be larger than `max_chunk_bytes`.
         """
         self.chunks = self.chunk_bytes = self.splits = 0
-        self._forecaster = forecaster
-        self._slots = forecaster.slots
-        self._arena = forecaster.backend.arena
+        self._forecaster, self._slots, self._backend = forecaster, forecaster.slots, forecaster.backend
         self._max_chunk_bytes = max_chunk_bytes
         self._interval = interval_seconds
         self._bounded = bounded
         self._header = Header(
             group=group, topic=topic, partition=0, offset=0, leader_epoch=-1, model=model_hash, abi=STATE_ABI,
-            watermark=None, degraded=False, streams=0, row_bytes=self._arena.shape[1],
+            watermark=None, degraded=False, streams=0, row_bytes=self._backend.row_bytes,
         )  # fmt: skip
         largest = replace(
             self._header, partition=1 << 30, offset=_LARGEST, leader_epoch=1 << 30, watermark=-_LARGEST, streams=1
@@ -325,7 +315,7 @@ class Checkpoint:
         except ConfigError as error:
             where = f"restoring {self._header.topic}-{partition}"
             raise ConfigError([f"{where}: {problem}" for problem in error.problems]) from None
-        self._arena[slots] = chunk.rows
+        self._backend.write_rows(slots, chunk.rows)
         header = chunk.header
         state.leaves.entries[leaf] = Entry(header.offset, -np.inf, header.degraded, header.watermark, slots)
 
@@ -333,7 +323,7 @@ class Checkpoint:
         """Forget a leaf and its streams, while chunks are loaded."""
         found = state.leaves.entries.pop(leaf, None)
         if found is not None:
-            self._forecaster.backend.clear(found.slots)
+            self._backend.clear(found.slots)
             self._slots.release_slots(found.slots)
 
     def _go_on(self, state: _Partition, now: float) -> None:
@@ -367,7 +357,7 @@ class Checkpoint:
                 *self._write(leaves, low, slots[~is_high], header, now),
                 *self._write(leaves, high, slots[is_high], header, now),
             ]
-        value = encode_chunk(header, key_len, keys, self._arena[slots])
+        value = encode_chunk(header, key_len, keys, self._backend.read_rows(slots))
         leaves.written(leaf, header.offset, now)
         self.chunks += 1
         self.chunk_bytes += len(value)

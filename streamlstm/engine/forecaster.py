@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlstm.engine.admission import Admission
+from streamlstm.engine.backend import BackendName
 from streamlstm.engine.columns import Columns
 from streamlstm.engine.prediction import AnomalySettings, Prediction, is_judged, row_layout
 from streamlstm.errors import InvariantError
@@ -33,7 +34,7 @@ FILLS = {"dead_letter": observe.FILLS_NOT, "hold": observe.FILLS_LAST, "forecast
 
 @dataclass(frozen=True, slots=True)
 class ForecasterSettings:
-    """What besides the model decides the bytes. All times are event times, in ms.
+    """What besides the model decides the bytes, `threads` and `backend` apart. All times are event times, in ms.
 
     `interval_ms` is the streams' known time step, 0 when it is taken from the stream itself. A forecast made before a
     stream has seen `warmup_events` events has status `warmup`; -1 means the model's window, or 8 for a carried state.
@@ -59,6 +60,7 @@ class ForecasterSettings:
     interval_ms: int = 0
     warmup_events: int = -1
     threads: int = 1
+    backend: BackendName = "cpu"
     max_streams_per_partition: int | None = None
     on_full: Literal["refuse", "evict"] = "refuse"
     ttl_ms: int | None = None
@@ -90,14 +92,16 @@ class Forecaster:
     """Owns the streams of this process: the key table and the arena. Not thread-safe; one thread calls it."""
 
     def __init__(self, model: Model, settings: ForecasterSettings, executor: Executor | None = None) -> None:
-        """Raises ModelFileError when the kernels don't reproduce the model's golden vectors."""
+        """Raises ModelFileError when the kernels don't reproduce the model's golden vectors, ConfigError when the
+        backend can't be had.
+        """
         self.model = model
         self.settings = settings
-        self.layout = row_layout(model)
         self.prediction = Prediction(
-            model, self.layout, settings.max_streams, executor, settings.threads, settings.anomaly
-        )
-        self.backend = self.prediction.backend
+            model, row_layout(model), settings.max_streams, executor, settings.threads, settings.anomaly,
+            settings.backend,
+        )  # fmt: skip
+        self.backend, self.layout = self.prediction.backend, self.prediction.layout
         self.slots = SlotTable(settings.max_streams, settings.max_key_bytes)
         self.admission = Admission(self.slots, self.backend, settings.max_streams_per_partition, settings.ttl_ms)
         self.warmup = settings.warmup_events if settings.warmup_events >= 0 else _warmup(model)
@@ -107,6 +111,7 @@ class Forecaster:
         self._rules[observe.MOST_EVENTS] = self.prediction.most_events
         self._lets_missing = settings.missing != "dead_letter"
         self._makes_room = self._lets_missing or settings.on_full == "evict" or settings.ttl_ms is not None
+        self._may_begin_anew = settings.ttl_ms is not None or settings.after_gap == "reset"
         self._touched = np.zeros(settings.max_streams, np.uint8)
         self._columns = Columns(self.layout)
 
@@ -264,6 +269,9 @@ class Forecaster:
             )  # fmt: skip
             if c.hollow[0]:
                 hollow.append(c.hollow[1 : 1 + c.hollow[0]].copy())
+            if self._may_begin_anew:
+                slot = c.slot[start:done]
+                self.backend.begin(slot[(slot >= 0) & (c.n_seen[start:done] == 1)])
             own.advance(c, x, start, done)
             if self.degraded_slots is not None:
                 self._mark_degraded(self.degraded_slots, start, done)

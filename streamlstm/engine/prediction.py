@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from streamlstm.engine.backend import CpuBackend
+from streamlstm.engine.backend import Backend, BackendName, make_backend
 from streamlstm.engine.columns import Columns
 from streamlstm.errors import ModelFileError
 from streamlstm.kernels import anomaly as anomaly_kernel
@@ -80,12 +80,15 @@ class Prediction:
         executor: Executor | None,
         threads: int,
         anomaly: AnomalySettings,
+        backend: BackendName = "cpu",
     ) -> None:
-        """Raises ModelFileError when the kernels don't reproduce the model's golden vectors."""
+        """`layout` is that of a whole row; `self.layout` that of the backend's arena. Raises ModelFileError when the
+        kernels don't reproduce the model's golden vectors, ConfigError when the backend can't be had.
+        """
         self.model = model
-        self.layout = layout
-        _check_kernels(model, layout, executor, threads)
-        self.backend = CpuBackend(model.parameters, layout, max_streams, executor, threads)
+        _check_kernels(model, layout, executor, threads, backend)
+        self.backend = make_backend(backend, model.parameters, layout, max_streams, executor, threads)
+        self.layout = layout = self.backend.layout
         self.running = model.scaling.kind is ScalingKind.RUNNING
         step_limit = _step_limit(model, self.backend)
         self.limit = observe.RUNNING_LIMIT if self.running else step_limit
@@ -185,7 +188,7 @@ def _history_limit(offset: float, scale: float) -> float:
     return float(limit)
 
 
-def _step_limit(model: Model, backend: CpuBackend) -> float:
+def _step_limit(model: Model, backend: Backend) -> float:
     """Largest scaled input that is let into the step; see kernels.layout.input_limit for the proof.
 
     Running scaling bounds |x'| by itself: with weight a >= 1/window for the current event, x - mean = (1 - a) d and
@@ -203,12 +206,12 @@ def _step_limit(model: Model, backend: CpuBackend) -> float:
     return limit
 
 
-def _check_kernels(model: Model, layout: Layout, executor: Executor | None, threads: int) -> None:
+def _check_kernels(model: Model, layout: Layout, executor: Executor | None, threads: int, name: BackendName) -> None:
     """Re-run the golden vectors through the very kernels that will serve."""
 
     def run(x: NDArray[np.float32]) -> NDArray[np.float64]:
         sequences, steps, _ = x.shape
-        backend = CpuBackend(model.parameters, layout, sequences, executor, threads)
+        backend = make_backend(name, model.parameters, layout, sequences, executor, threads)
         slots = np.arange(sequences, dtype=np.int64)
         y = np.zeros((sequences, steps, model.parameters.outputs), np.float32)
         for t in range(steps):

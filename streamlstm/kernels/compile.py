@@ -99,6 +99,36 @@ def embedded(function: Function) -> Function:
     return copied(function)  # type: ignore[no-any-return]
 
 
+MOST_REGISTERS = 128
+"""Of a thread of a CUDA kernel: two blocks of 256 threads share a multiprocessor, and hide each other's waits."""
+
+
+def device_kernel(function: Function) -> Any:
+    """A kernel of the CUDA twin, launched as `function[grid, block, stream, shared_bytes](...)`: compiled on its first
+    launch, for the device at hand. In the simulator it runs as Python.
+    """
+    from numba import cuda  # noqa: PLC0415 - where it isn't asked for, it isn't there
+
+    options = {} if _config.ENABLE_CUDASIM else {"max_registers": MOST_REGISTERS}
+    return cuda.jit(fastmath=False, **options)(function)
+
+
+def device_function(function: Function) -> Function:
+    """A piece of such kernels. In the simulator it's the function itself: nothing there is shared between threads."""
+    if _config.ENABLE_CUDASIM:
+        return function
+    from numba import cuda  # noqa: PLC0415
+
+    return cuda.jit(device=True, fastmath=False)(function)  # type: ignore[no-any-return]
+
+
+def device_inlined(function: Function) -> Function:
+    """As `device_function`, but copied into its callers: it may then return an array of shared memory."""
+    from numba import cuda  # noqa: PLC0415
+
+    return cuda.jit(device=True, inline="always", fastmath=False)(function)  # type: ignore[no-any-return]
+
+
 def warm_up() -> int:
     """Compile, or load, every function with a declared signature in the kernel modules imported so far.
 

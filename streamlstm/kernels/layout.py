@@ -22,7 +22,7 @@ F is I, but for a model that reads lags of its target (Features): that has F inp
 them. Rows begin on 64-byte boundaries. A row of zeros is a new stream. The row's layout doesn't depend on the CPU.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -123,6 +123,11 @@ class Layout:
     @property
     def row_bytes(self) -> int:
         return round_up(WORD * (self.judge_at + self.judge), LINE)
+
+    @property
+    def without_state(self) -> "Layout":
+        """The rest of the row, for a machine that keeps the state elsewhere: it begins with the header."""
+        return replace(self, hidden=(), window=0)
 
     @property
     def flops(self) -> int:

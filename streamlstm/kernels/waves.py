@@ -121,3 +121,39 @@ def _forget(n: int, slots: NDArray[np.int64], seen: int, repeats: int, wave_of_e
         if load_int32(wave_of_event + 4 * i) >= 0:
             store_byte(seen + (slots[i] >> 3), 0)
             store_int32(repeats + 4 * slots[i], np.int32(0))
+
+
+@compiled("void(int64, int64[::1], int64, int64, int64, int32[::1], int32[::1], int32[::1])")
+def rank_waves(
+    waves: int,
+    slots: NDArray[np.int64],
+    order: int,
+    bounds: int,
+    repeats: int,
+    ranked: NDArray[np.int32],
+    slot_of_rank: NDArray[np.int32],
+    ranked_bounds: NDArray[np.int32],
+) -> None:
+    """Rank the streams of a batch by how many of its events are theirs, most first, and order each wave by rank.
+
+    `order_by_wave` has made `waves`, `order` and `bounds`, and left `repeats` zero, as it is on return. Wave w then
+    holds the events of the ranks [0, its size), so that who takes some ranks takes them through all waves. Written:
+    ranked [events in order], slot_of_rank [streams in the batch], ranked_bounds [waves + 1].
+    """
+    for wave in range(waves + 1):
+        ranked_bounds[wave] = load_word(bounds, wave)
+    streams = 0
+    for wave in range(waves - 1, -1, -1):
+        begin = load_word(bounds, wave)
+        for at in range(begin, load_word(bounds, wave + 1)):
+            event = load_word(order, at)
+            seat = repeats + 4 * slots[event]
+            rank = load_int32(seat)  # from 1
+            if rank == 0:
+                slot_of_rank[streams] = slots[event]
+                streams += 1
+                rank = np.int32(streams)
+                store_int32(seat, rank)
+            ranked[begin + rank - 1] = event
+    for rank in range(streams):
+        store_int32(repeats + 4 * slot_of_rank[rank], np.int32(0))

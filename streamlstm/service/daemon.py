@@ -234,8 +234,9 @@ def _build_pipeline(config: Config, counters: Counters, observed: Observed, stac
     forecaster = Forecaster(model, forecaster_settings(config, threads), stepping)
     observed.model, observed.scoring = _model_info(model), scoring_of(forecaster)
     observed.worst = partial(worst_streams, forecaster)
+    log.info("backend", extra={"device": forecaster.backend.device})
     counters.streams_capacity = config.state.max_streams
-    counters.state_bytes = forecaster.backend.arena.nbytes
+    counters.state_bytes = forecaster.backend.state_bytes
     return Pipeline(config, forecaster, checkpoint_of(config, forecaster), counters)
 
 

@@ -6,7 +6,7 @@ The state is reserved whole at the start and becomes resident as streams come; t
 from dataclasses import dataclass
 
 from streamlstm.config import Config
-from streamlstm.engine.backend import memory_bytes
+from streamlstm.engine.backend import memory_of
 from streamlstm.engine.prediction import row_layout
 from streamlstm.kernels.layout import Layout
 from streamlstm.model.model_file import Model
@@ -40,10 +40,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """The parts, in bytes, for `streams` streams."""
+    """The parts, in bytes, for `streams` streams; `device` those in the memory of the GPU."""
 
     streams: int
     parts: tuple[Part, ...]
+    device: tuple[Part, ...] = ()
 
     @property
     def bytes_per_stream(self) -> float:
@@ -59,6 +60,8 @@ class Sizing:
             rows.append(f"{part.name:<34}{_amount(part.per_stream):>18}{part.total / 1e6:>12,.1f}")
         total = f"resident with {self.streams:,} streams"
         rows.append(f"{total:<34}{_amount(self.bytes_per_stream):>18}{self.resident_bytes / 1e6:>12,.1f}")
+        for part in self.device:
+            rows.append(f"{part.name:<34}{_amount(part.per_stream):>18}{part.total / 1e6:>12,.1f}")
         return "\n".join(rows)
 
 
@@ -72,20 +75,24 @@ def predict(config: Config, model: Model) -> Sizing:
     layout = row_layout(model)
     keys = SlotTable.memory_bytes(streams, key_bytes)
     threads = thread_count(config.engine.threads)
-    engine = memory_bytes(layout, streams, threads, max_events=0)
-    rows = streams * layout.row_bytes
-    index = streams * 4
+    engine = memory_of(config.engine.backend, layout, streams, threads, max_events=0)
+    state = "state (h, c, header) or window"
+    device = (
+        Part("on the GPU: state (h, c) or window", engine.device_row, streams * engine.device_row),
+        Part("on the GPU: weights and buffers", 0, engine.device_other),
+    )
     return Sizing(
         streams,
         (
-            Part("state (h, c, header) or window", layout.row_bytes, rows),
+            Part("header, history" if engine.device_row else state, engine.row, streams * engine.row),
             Part(f"keys of up to {key_bytes} bytes", keys / streams, keys),
-            Part("order of events", 4, index),
-            Part("weights and scratch", 0, engine - rows - index),
+            Part("order of events", engine.order, streams * engine.order),
+            Part("weights and scratch", 0, engine.other),
             Part("batches in flight", 0, batch_bytes(config, model, threads)),
             Part("snapshots in flight", 0, snapshot_bytes(config, layout)),
             Part("interpreter and libraries", 0, PROCESS_BYTES),
         ),
+        device if engine.device_row else (),
     )
 
 
@@ -114,6 +121,6 @@ def batch_bytes(config: Config, model: Model, threads: int) -> int:
     layout = row_layout(model)
     lines, intervals = (8 * outputs if layout.received else 0), (16 * outputs if layout.judge else 0)
     forecaster = 6 * 8 + 4 * inputs + 12 * outputs + lines + intervals + 1
-    scratch = memory_bytes(layout, 0, threads, events) - memory_bytes(layout, 0, threads, 0)
+    few, many = (memory_of(config.engine.backend, layout, 0, threads, most).other for most in (0, events))
     output = 3 * config.commit.max_bytes + events * FORECAST_BYTES
-    return FETCH_COPIES * fetched + events * (event_batch + forecaster) + scratch + output
+    return FETCH_COPIES * fetched + events * (event_batch + forecaster) + many - few + output

@@ -98,7 +98,8 @@ class Member:
         for partition in PARTITIONS:
             self.forecaster.release(TOPIC, partition)
         assert self.forecaster.n_streams == 0
-        assert not self.forecaster.backend.arena.any()
+        every = np.arange(self.forecaster.settings.max_streams)
+        assert not self.forecaster.backend.read_rows(every).any()
         self.checkpoint = Checkpoint(
             self.forecaster, group=GROUP, topic=TOPIC, model_hash=MODEL, max_chunk_bytes=self._limit,
             interval_seconds=self._interval,
@@ -126,8 +127,9 @@ class Member:
 
     def rows(self, partition: int) -> dict[bytes, bytes]:
         """The state of a partition's streams."""
-        slots = self.forecaster.slots.slots_of(self.forecaster.partition_index(TOPIC, partition)).tolist()
-        return {self.forecaster.slots.key_of(slot)[1]: self.forecaster.backend.arena[slot].tobytes() for slot in slots}
+        slots = self.forecaster.slots.slots_of(self.forecaster.partition_index(TOPIC, partition))
+        rows = self.forecaster.backend.read_rows(slots)
+        return {self.forecaster.slots.key_of(slot)[1]: row.tobytes() for slot, row in zip(slots, rows, strict=True)}
 
 
 def is_cover(leaves: Sequence[Leaf]) -> bool:

@@ -78,7 +78,7 @@ class Run:
             index, new = old.partition_index(TOPIC, partition), run.forecaster.partition_index(TOPIC, partition)
             slots = np.random.default_rng(seed).permutation(old.slots.slots_of(index))
             placed = run.forecaster.slots.install(new, *old.slots.keys_of(slots))
-            run.forecaster.backend.arena[placed] = old.backend.arena[slots]
+            run.forecaster.backend.write_rows(placed, old.backend.read_rows(slots))
             run.forecaster.set_watermark(new, old.watermark(index))
         return run
 
