@@ -3,7 +3,7 @@
 
 PIP = .venv/bin/pip install -q --disable-pip-version-check
 
-.PHONY: install demo test test-charts test-dashboards test-deploy test-monitoring trust fuzz lint bench clean
+.PHONY: install demo test test-charts test-dashboards test-deploy test-monitoring test-systemd trust fuzz lint bench clean
 
 install: .venv/.installed
 
@@ -22,6 +22,9 @@ test-charts: .venv/.dev
 	.venv/bin/pytest tests/charts/check_*.py
 
 test-deploy: test-image test-charts
+
+test-systemd: .venv/.dev
+	.venv/bin/python -m tests.systemd.check_systemd
 
 MINUTES = 10
 

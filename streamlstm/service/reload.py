@@ -27,8 +27,8 @@ RELOADED = "log."
 class Reload:
     """Reads again, by `reread`, in the round of the loop that follows the signal.
 
-    As a context manager it takes SIGHUP over, which only the main thread may. On a terminal it doesn't: there the signal
-    says that the terminal is gone, and ends the process as ever.
+    As a context manager it takes SIGHUP over, which only the main thread may. On a terminal it doesn't: there the
+    signal says that the terminal is gone, and ends the process as ever.
     """
 
     def __init__(self, config: Config, reread: Callable[[], Config], notifier: Notifier) -> None:

@@ -151,7 +151,8 @@ def test_nothing_happens_without_a_manager(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    "environ", [{"NOTIFY_SOCKET": "vsock:2:1"}, {"NOTIFY_SOCKET": "@"}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "0"}]
+    "environ",
+    [{"NOTIFY_SOCKET": "vsock:2:1"}, {"NOTIFY_SOCKET": "@"}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "0"}],
 )
 def test_what_a_manager_sets_is_understood_or_refused(environ: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=next(iter(environ))):
