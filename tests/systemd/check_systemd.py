@@ -1,8 +1,8 @@
 """The units of deploy/systemd in a systemd that was really booted, against a real broker: `make test-systemd`.
 
 A Debian 12 is made in a folder and booted (machine.py), the package and the units are installed as docs/systemd.md
-says, and the daemon is started, frozen, killed, reloaded and stopped under a steady load. Each line names what was seen;
-the last is the audit of the whole run. Ends with 1 when anything doesn't hold, and leaves nothing behind but
+says, and the daemon is started, frozen, killed, reloaded and stopped under a steady load. Each line names what was
+seen; the last is the audit of the whole run. Ends with 1 when anything doesn't hold, and leaves nothing behind but
 `.cache/systemd` (the base system and the wheels; `make clean` removes it).
 """
 
@@ -239,7 +239,7 @@ class Stage:
         self.checks.hold("kill -9", new != pid, f"restarted, ready and answering after {seconds:.1f} s (RestartSec=5)")
 
     def restore(self) -> None:
-        """Each partition takes 12 s, the time-out of the start is 40 s: it is extended as long as the restore gets on."""
+        """Each partition takes 12 s, the time-out of the start is 40 s: it is extended while the restore gets on."""
         self._fault({"point": "restored", "from": 1, "seconds": 12.0}, "TimeoutStartSec=40s")
         self.unit.control("stop")
         self.machine.run("systemctl", "start", "--no-block", self.unit.name)
