@@ -8,6 +8,7 @@ import pytest
 from streamlstm import errors
 from streamlstm.config import Config
 from streamlstm.service.daemon import LEAVING_SECONDS
+from streamlstm.service.health import START_LIMIT_SECONDS
 from streamlstm.service.loop import drain_seconds
 
 FOLDER = Path(__file__).absolute().parents[2] / "deploy" / "systemd"
@@ -39,7 +40,7 @@ def test_times_fit_the_daemon() -> None:
     config = Config()
     assert seconds("TimeoutStopSec") >= drain_seconds(config) + LEAVING_SECONDS
     assert seconds("WatchdogSec") + seconds("RestartSec") < config.kafka.session_timeout_ms / 1000
-    assert seconds("TimeoutStartSec") > 60, "the first extension comes when Python has imported the daemon"
+    assert seconds("TimeoutStartSec") == START_LIMIT_SECONDS
 
 
 def test_the_template_differs_by_its_name_alone() -> None:

@@ -22,13 +22,13 @@ from tests.daemon_process import create_topics, write_model
 from tests.systemd.machine import PROGRAM, ROOT, Machine, require_tools
 from tests.trust.traffic import Traffic
 
-PARTITIONS, STREAMS, RATE = 4, 2_000, 500.0
+PARTITIONS, STREAMS, RATE = 4, 2_000, 200.0
 PASSWORD = "canary-in-a-credential"
 UNITS = ROOT / "deploy" / "systemd"
 MAX_EXPOSURE = 2.0
 WATCHDOG_SECONDS = 30.0
 # The machine may be slow: what is waited for comes or doesn't, and the figure is printed.
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 600.0
 
 SETTINGS = """\
 [kafka]
@@ -179,11 +179,11 @@ class Stage:
             "/etc/streamlstm/streamlstm.toml", self.settings(self.ports[0]) + "[comit]\ninterval_ms = 1\n"
         )
         code, _ = self.unit.control("start")
-        self._stays_failed("a wrong setting", code, "78", "comit: unknown key")
+        self._stays_failed("a wrong setting", code, "78", "comit.interval_ms: unknown key")
         self.machine.write("/etc/streamlstm/streamlstm.toml", self.settings(self.ports[0]))
         self.machine.run("mv", "/etc/streamlstm/kafka-password", "/etc/streamlstm/elsewhere")
         code, _ = self.unit.control("start")
-        self._stays_failed("a credential that isn't there", code, "243", "kafka-password")
+        self._stays_failed("a credential that isn't there", code, "243", "Failed to set up credentials")
         self.machine.run("mv", "/etc/streamlstm/elsewhere", "/etc/streamlstm/kafka-password")
         code, _ = self.unit.control("start")
         self._stays_failed("topics that aren't there", code, "66", "forecasts")
@@ -233,7 +233,7 @@ class Stage:
 
     def kill(self) -> None:
         before, pid = self.unit.restarts(), self.unit.pid()
-        self.machine.run("kill", "-KILL", str(pid))
+        self.machine.run("sh", "-c", f"kill -KILL {pid}")
         seconds = self.checks.wait("back after kill -9", lambda: self.unit.came_back(before + 1))
         new = self.unit.pid()
         self.checks.hold("kill -9", new != pid, f"restarted, ready and answering after {seconds:.1f} s (RestartSec=5)")
@@ -258,7 +258,7 @@ class Stage:
 
     def freeze(self) -> None:
         before = self.unit.restarts()
-        self.machine.run("kill", "-STOP", str(self.unit.pid()))
+        self.machine.run("sh", "-c", f"kill -STOP {self.unit.pid()}")
         self._watchdog("SIGSTOP", before)
 
     def stick(self) -> None:
@@ -376,7 +376,8 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamlstm-systemd-")))
         listeners = {"SECURE": "SASL_PLAINTEXT"}
-        kafka = stack.enter_context(LocalKafka(folder / "kafka", properties=secure, extra_listeners=listeners))
+        broker = LocalKafka(folder / "kafka", properties=secure, extra_listeners=listeners, light=True)
+        kafka = stack.enter_context(broker)
         machine = stack.enter_context(Machine(folder))
         stage = Stage(machine, kafka, folder, checks)
         for step in (
