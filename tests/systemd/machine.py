@@ -17,8 +17,8 @@ CACHE = ROOT / ".cache" / "systemd"
 SUITE, PYTHON = "bookworm", "3.11"
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv")
 TOOLS = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux"}
-BOOT_SECONDS = 180.0
-PROGRAM = "/opt/streamlstm"
+BOOT_SECONDS, COMMAND_SECONDS = 180.0, 1_200.0
+PROGRAM, HOST = "/opt/streamlstm", "host-1"
 
 
 def require_tools() -> None:
@@ -96,7 +96,8 @@ class Machine:
         shutil.rmtree(self.root)
 
     def _boot(self) -> None:
-        options = ["--quiet", "--boot", "--register=no", "--keep-unit", "--hostname=host-1", "--resolv-conf=off"]
+        options = ["--quiet", "--boot", "--register=no", "--keep-unit", "--resolv-conf=off"]
+        (self.root / "etc" / "hostname").write_text(f"{HOST}\n")
         with self.log.open("wb") as log:
             self._nspawn = subprocess.Popen(
                 [*die_with_parent(), "systemd-nspawn", "-D", str(self.root), *options],
@@ -144,7 +145,12 @@ class Machine:
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, timeout=600, check=False, stdin=subprocess.DEVNULL
+            self.command(*arguments),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
         if check and done.returncode:
             raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}: {done.stdout}{done.stderr}")
