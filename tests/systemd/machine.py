@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from deploy.kafka.local_kafka import die_with_parent
@@ -94,6 +95,7 @@ class Machine:
                 self._nspawn.kill()
                 self._nspawn.wait()
         shutil.rmtree(self.root)
+        _remove_control_groups()
 
     def _boot(self) -> None:
         options = ["--quiet", "--boot", "--register=no", "--keep-unit", "--resolv-conf=off"]
@@ -165,3 +167,17 @@ class Machine:
     def install(self, source: Path, path: str, mode: str = "644") -> None:
         """As docs/systemd.md has it."""
         subprocess.run(["install", "-D", "-m", mode, str(source), str(self.root / path.lstrip("/"))], check=True)
+
+
+def _remove_control_groups() -> None:
+    """Those that systemd-nspawn made below ours and has left empty; one in use can't be removed."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        name = controllers.removeprefix("name=") or ("unified" if Path("/sys/fs/cgroup/unified").is_dir() else "")
+        ours = Path("/sys/fs/cgroup") / name / path.lstrip("/")
+        for group in (ours / "payload", ours / "supervisor"):
+            for folder in sorted((each for each in group.rglob("*") if each.is_dir()), reverse=True):
+                with suppress(OSError):
+                    folder.rmdir()
+            with suppress(OSError):
+                group.rmdir()
