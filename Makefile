@@ -3,7 +3,7 @@
 
 PIP = .venv/bin/pip install -q --disable-pip-version-check
 
-.PHONY: install demo test test-charts test-dashboards test-deploy test-monitoring trust fuzz lint bench test-cuda test-kernels-long bench-cuda check-ptx clean
+.PHONY: bench bench-cuda check-ptx clean demo fuzz install lint test test-charts test-cuda test-dashboards test-deploy test-kernels-long test-monitoring test-systemd trust
 
 install: .venv/.installed
 
@@ -22,6 +22,9 @@ test-charts: .venv/.dev
 	.venv/bin/pytest tests/charts/check_*.py
 
 test-deploy: test-image test-charts
+
+test-systemd: .venv/.dev
+	.venv/bin/python -m tests.systemd.check_systemd
 
 MINUTES = 10
 

@@ -11,11 +11,14 @@
 """
 
 import ctypes
+import faulthandler
 import gc
 import logging
+import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -32,10 +35,12 @@ from streamlstm.service.committer import Committer
 from streamlstm.service.counters import BuildInfo, ConfigInfo, Counters, ModelInfo
 from streamlstm.service.health import Phase, Progress, liveness, readiness
 from streamlstm.service.http_server import HttpServer, verdict_page
-from streamlstm.service.loop import Loop
+from streamlstm.service.loop import Loop, drain_seconds
 from streamlstm.service.metrics import Observed, metrics_page
+from streamlstm.service.notify import Notifier
 from streamlstm.service.ownership import Ownership
 from streamlstm.service.pipeline import Pipeline
+from streamlstm.service.reload import Reload
 from streamlstm.service.restore import Restorer
 from streamlstm.service.scoring import scoring_of, worst_page, worst_streams
 from streamlstm.service.shutdown import Shutdown
@@ -60,22 +65,32 @@ log = logging.getLogger(__name__)
 SWITCH_SECONDS = 0.001
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 RECONNECT_SECONDS = 1.0
+# Beyond the drain: to leave the group, close the connections and end the threads.
+LEAVING_SECONDS = 15.0
 
 
-def run(config: Config) -> int:
-    """Run until a signal asks to stop; returns the exit code. Raises StreamlstmError."""
+def run(config: Config, reread: Callable[[], Config]) -> int:
+    """Run until a signal asks to stop; returns the exit code. `reread` reads the configuration again. Raises
+    StreamlstmError.
+    """
     started = time.monotonic()
+    faulthandler.enable()  # what every thread was doing, in the log, when a watchdog aborts the process
     sys.setswitchinterval(SWITCH_SECONDS)
     keep_freed_memory()
     counters, progress = Counters(), Progress(phase_since=started, last_turn=started)
     observed = Observed(counters, progress, build_info(), config_info(config))
     with ExitStack() as stack:
+        notifier = stack.enter_context(_notifier(config))
+        reload = stack.enter_context(Reload(config, reread, notifier))
         shutdown = stack.enter_context(Shutdown())
+        progress.listeners = (notifier.turn, reload.turn)
+        notifier.starting("loading the model, compiling what the kernel cache lacks")
         if config.metrics.enabled:
             _serve_pages(config, observed, stack)
         pipeline = _build_pipeline(config, counters, observed, stack)
         if shutdown.requested:
             return 0  # asked while the kernels were compiled: the group never hears of this member
+        notifier.starting("connecting to the brokers")
         cluster = _connect(config)
         stack.callback(cluster.close)
         for warning in check_cluster(cluster, config):
@@ -180,6 +195,14 @@ def _restorer(config: Config, stack: ExitStack) -> Restorer | None:
     restorer = Restorer(lambda: _connect(config), config.input.topic, config.snapshot.topic, reading)
     stack.callback(restorer.close)
     return restorer
+
+
+def _notifier(config: Config) -> Notifier:
+    return Notifier(
+        os.environ,
+        stalled_after=config.metrics.stalled_after_ms / 1000,
+        drain_seconds=drain_seconds(config) + LEAVING_SECONDS,
+    )
 
 
 def keep_freed_memory() -> None:

@@ -6,7 +6,7 @@ Ready: live, a stable member of the group, in touch with the brokers, and no par
 replica that owns no partition is a ready standby.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -31,7 +31,7 @@ class Progress:
     `last_turn`: the loop's last round, empty or not. `waiting_since`: since when events have been read and not yet
     committed, None with nothing waiting. `connected_since`: since when the brokers answer, None while they don't.
     `restoring`: partitions on their way to be live. `stopped`: partitions whose events can't be answered exactly, and
-    why.
+    why. `listeners` hear of every turn, in the loop's own thread.
     """
 
     phase_since: float
@@ -42,11 +42,14 @@ class Progress:
     partitions: int = 0
     restoring: int = 0
     stopped: dict[tuple[str, int], str] = field(default_factory=dict)
+    listeners: tuple[Callable[["Progress", float], None], ...] = ()
 
     def enter(self, phase: Phase, now: float) -> None:
         if phase is not self.phase:
             self.phase, self.phase_since = phase, now
         self.last_turn = now
+        for listen in self.listeners:
+            listen(self, now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,11 @@ RESTORE_SECONDS = 0.02
 REVOCATION_SECONDS = 5.0
 
 
+def drain_seconds(config: Config) -> float:
+    """How long the drain waits for the last transactions."""
+    return 3 * config.commit.transaction_timeout_ms / 1000
+
+
 class Loop:
     """Steps 3 and 4 of the daemon's life, as one member of the group."""
 
@@ -56,7 +61,7 @@ class Loop:
         self._behind = False
         self._interval = config.commit.interval_ms / 1000
         self._look_at_ends_at = 0.0
-        self._patience = 3 * config.commit.transaction_timeout_ms / 1000
+        self._patience = drain_seconds(config)
         self._revocation = min(REVOCATION_SECONDS, config.kafka.session_timeout_ms / 3000)
 
     def run(self) -> None:
