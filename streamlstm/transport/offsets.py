@@ -10,7 +10,8 @@ from typing import Any
 
 from kafka.protocol.consumer import ListOffsetsRequest, OffsetFetchRequest
 
-from streamlstm.errors import AccessError, InputMissingError, RetryError
+from streamlstm.errors import InputMissingError, RetryError
+from streamlstm.transport.access import Permission
 from streamlstm.transport.cluster import (
     ACCESS_CODES,
     RETRY_PAUSE_SECONDS,
@@ -18,7 +19,6 @@ from streamlstm.transport.cluster import (
     CoordinatorKind,
     Lost,
     NotSent,
-    access_refused,
     code_name,
 )
 
@@ -27,6 +27,7 @@ Partition = tuple[str, int]
 EARLIEST = -2
 LATEST = -1
 
+_TOPIC_DENIED, _GROUP_DENIED = 29, 30
 _NOT_COORDINATOR = (14, 15, 16)
 _UNSTABLE_OFFSET_COMMIT = 88
 _UNKNOWN_TOPIC = 3
@@ -75,8 +76,11 @@ def ask_committed(
     body = answer.groups[0] if answer.groups else answer
     rows = {(topic.name, each.partition_index): each for topic in body.topics for each in topic.partitions}
     codes = {body.error_code, *(each.error_code for each in rows.values())} - {0}
-    for code in codes & set(ACCESS_CODES):
-        raise access_refused(code, f"{ACCESS_CODES[code]} {group!r}")
+    if _GROUP_DENIED in codes:
+        raise cluster.denied([Permission("Describe", "group", group)], _GROUP_DENIED)
+    if _TOPIC_DENIED in codes:
+        topics = sorted({topic for (topic, _), row in rows.items() if row.error_code == _TOPIC_DENIED})
+        raise cluster.denied((Permission("Describe", "topic", topic) for topic in topics), _TOPIC_DENIED)
     if codes:
         if codes & set(_NOT_COORDINATOR):
             cluster.forget_coordinator(CoordinatorKind.GROUP, group)
@@ -166,16 +170,16 @@ def _ask_offsets(
             continue
         for topic in answer.topics:
             for each in topic.partitions:
-                why = _keep_offset(topic.name, each, found) or why
+                why = _keep_offset(cluster, topic.name, each, found) or why
     return why
 
 
-def _keep_offset(topic: str, row: Any, found: dict[Partition, int]) -> str:
+def _keep_offset(cluster: Cluster, topic: str, row: Any, found: dict[Partition, int]) -> str:
     if row.error_code == 0:
         found[topic, row.partition_index] = int(row.offset)
         return ""
     if row.error_code in ACCESS_CODES:
-        raise AccessError(f"the broker refuses access to topic {topic!r}: {code_name(row.error_code)}")
+        raise cluster.denied([Permission("Describe", "topic", topic)], row.error_code)
     if row.error_code not in _RETRIABLE_LIST:
         raise RetryError(f"the offsets of topic {topic!r}: {code_name(row.error_code)}")
     return code_name(row.error_code)

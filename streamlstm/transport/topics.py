@@ -14,12 +14,12 @@ from kafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from kafka.protocol.metadata import MetadataRequest
 
 from streamlstm.errors import InputMissingError, RetryError
+from streamlstm.transport.access import Permission
 from streamlstm.transport.cluster import (
     ACCESS_CODES,
     RETRY_PAUSE_SECONDS,
     Cluster,
     NotSent,
-    access_refused,
     code_name,
 )
 from streamlstm.transport.offsets import EARLIEST, LATEST, high_watermarks, list_offsets
@@ -254,7 +254,7 @@ def describe_topics(cluster: Cluster, topics: Sequence[str], deadline: float) ->
     found: dict[str, TopicFacts | None] = dict.fromkeys(names)
     for topic in answer.topics:
         if topic.error_code in ACCESS_CODES:
-            raise access_refused(topic.error_code, f"topic {topic.name!r}")
+            raise cluster.denied([Permission("Describe", "topic", topic.name)], topic.error_code)
         if topic.error_code not in (0, _UNKNOWN_TOPIC):
             raise RetryError(f"topic {topic.name!r}: {code_name(topic.error_code)}")
         if topic.error_code == 0:
@@ -309,7 +309,7 @@ def _create(cluster: Cluster, topics: Sequence[str], partitions: int, configs: M
             if code in (0, _ALREADY_EXISTS):
                 left.remove(result.name)
             elif code in ACCESS_CODES:
-                raise access_refused(code, f"creating topic {result.name!r}")
+                raise cluster.denied([Permission("Create", "topic", result.name)], code)
             elif code == _INVALID_CONFIG and _FUTURE_LIMIT in configs:
                 # a broker before 3.6 knows no such limit, neither as a setting nor in effect
                 configs = {key: value for key, value in configs.items() if key != _FUTURE_LIMIT}

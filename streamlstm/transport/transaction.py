@@ -9,7 +9,7 @@ each reply means is decided in outcomes.py; here the requests are sent and the d
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from streamlstm.errors import (
@@ -24,6 +24,7 @@ from streamlstm.errors import (
 )
 from streamlstm.fault_points import reach
 from streamlstm.transport import requests
+from streamlstm.transport.access import Permission
 from streamlstm.transport.cluster import DEADLINE_OVER, Cluster, CoordinatorKind, Lost, NotSent, code_name
 from streamlstm.transport.group import Group
 from streamlstm.transport.offsets import Later, ask_committed
@@ -39,6 +40,7 @@ from streamlstm.transport.outcomes import (
     Protocol,
     State,
     Step,
+    Verdict,
     begin,
     decide,
     verdict,
@@ -89,6 +91,8 @@ class _Attempt:
     pause: float
     count: int = 1
     why: str = ""
+    denied_topics: set[str] = field(default_factory=set)
+    denied: AccessError | None = None
 
     def note(self, step: Step, answer: NotSent | Lost | Later) -> None:
         """Remember why it does not go on, unless that is only the deadline."""
@@ -189,6 +193,8 @@ class Writer:
         after, pace = decide(state, code, expired=age_ms >= self.settings.transaction_timeout_ms)
         if code and state.step is not Step.VERIFY:
             attempt.why = attempt.why if code in (LOST, NOT_SENT) else f"{state.step.name}: {code_name(code)}"
+        if verdict(state.step, code) is Verdict.ACCESS and attempt.denied is None:
+            attempt.denied = self._cluster.denied(self._needed(state.step, code, attempt), code)
         if code == 0 and state.step in _POINTS:
             reach(_POINTS[state.step])
         self._count(state, after)
@@ -247,7 +253,10 @@ class Writer:
                 return self._verify(attempt)
             case Step.ADD_PARTITIONS:
                 request = requests.add_partitions(self._known, attempt.outbox.partitions)
-                return self._codes(state, self._coordinated(request, attempt), attempt, requests.add_partitions_codes)
+                answer = self._coordinated(request, attempt)
+                if not isinstance(answer, NotSent | Lost):
+                    attempt.denied_topics |= requests.add_partitions_denied(answer)
+                return self._codes(state, answer, attempt, requests.add_partitions_codes)
             case Step.PRODUCE:
                 return self._produce(attempt)
             case Step.ADD_OFFSETS:
@@ -355,7 +364,19 @@ class Writer:
         if isinstance(answer, NotSent | Lost):
             attempt.note(Step.PRODUCE, answer)
             return {NOT_SENT if isinstance(answer, NotSent) else LOST}
-        return attempt.outbox.take(requests.produce_refusals(answer))
+        refusals = requests.produce_refusals(answer)
+        attempt.denied_topics |= {topic for (topic, _), each in refusals.items() if each.code == requests.TOPIC_DENIED}
+        return attempt.outbox.take(refusals)
+
+    def _needed(self, step: Step, code: int, attempt: _Attempt) -> list[Permission]:
+        """What the broker says with `code` that we lack for the step."""
+        if code == requests.TOPIC_DENIED and step is Step.OFFSETS:
+            return [Permission("Read", "topic", topic) for topic in sorted({topic for topic, _ in attempt.offsets})]
+        if code == requests.TOPIC_DENIED:
+            return [Permission("Write", "topic", topic) for topic in sorted(attempt.denied_topics)]
+        if code == requests.GROUP_DENIED:
+            return [Permission("Read", "group", attempt.group.group_id)]
+        return [Permission("Write", "transactional-id", self.settings.transactional_id)]
 
     def _failure(self, state: State, attempt: _Attempt) -> StreamlstmError:
         """The error for a state that FAILED. After all but two of them the producer is unusable."""
@@ -370,7 +391,7 @@ class Writer:
             case Cause.FENCED:
                 return FencedError(f"another process has transactional id {identity!r} or the group instance ({why})")
             case Cause.ACCESS:
-                return AccessError(f"the broker refuses transactional id {identity!r}, the group or a topic ({why})")
+                return attempt.denied or AccessError(f"the broker refuses {state.step.name} ({why})")
             case Cause.TIMEOUT_REFUSED:
                 found = self.settings.transaction_timeout_ms
                 return ConfigError([f"commit.transaction_timeout_ms: {found} is over the broker's limit ({why})"])
