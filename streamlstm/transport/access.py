@@ -6,7 +6,7 @@ Describe.
 
 import _ssl
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,8 +16,6 @@ Operation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
 Resource = Literal["topic", "group", "transactional-id"]
 
 OPERATION_CODES: Mapping[Operation, int] = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
-NOT_TOLD = -(1 << 31)
-"""The authorized operations in an answer that doesn't tell any (KIP-430)."""
 
 _ATTRIBUTES = {
     "commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU", "countryName": "C",
@@ -37,9 +35,9 @@ class Permission:
     def __str__(self) -> str:
         return f"{self.operation} {self.resource.replace('-', ' ')} {self.name!r}"
 
-    def within(self, operations: int) -> bool:
-        """Whether it is among the authorized operations of an answer, one bit for each code."""
-        return operations == NOT_TOLD or bool(operations >> OPERATION_CODES[self.operation] & 1)
+    def within(self, operations: Set[int]) -> bool:
+        """Whether it is among the codes of the operations that a broker grants."""
+        return OPERATION_CODES[self.operation] in operations
 
 
 def principal_of(security: Mapping[str, str | bool]) -> str:

@@ -1,6 +1,6 @@
 """Whether we may do all that we need to do, asked without doing it: everything that is missing is told at once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from kafka.protocol.admin import DescribeGroupsRequest
@@ -8,13 +8,15 @@ from kafka.protocol.metadata import MetadataRequest
 
 from streamlstm.errors import AccessError
 from streamlstm.transport import requests
-from streamlstm.transport.access import Permission
+from streamlstm.transport.access import OPERATION_CODES, Permission
 from streamlstm.transport.cluster import ACCESS_CODES, Cluster, CoordinatorKind, NotSent
 from streamlstm.transport.outcomes import Protocol
 from streamlstm.transport.requests import Producer
 
+NOTHING: Set[int] = frozenset()
+EVERYTHING: Set[int] = frozenset(OPERATION_CODES.values())
+_NOT_TOLD = {31}
 _NOBODY = -1
-_NONE = 0
 
 
 def check_permissions(cluster: Cluster, needed: Sequence[Permission]) -> None:
@@ -33,19 +35,19 @@ def missing_permissions(cluster: Cluster, needed: Sequence[Permission]) -> list[
     granted = _topic_operations(cluster, [each.name for each in needed if each.resource == "topic"], deadline)
     missing = []
     for each in needed:
-        if each.resource == "topic":
-            operations = granted.get(each.name)
-            is_there = operations is None or each.within(operations)
-        elif each.resource == "group":
-            is_there = each.within(_group_operations(cluster, each.name, deadline))
-        else:
-            is_there = _may_write(cluster, each.name, deadline)
+        match each.resource:
+            case "topic":
+                is_there = each.within(granted.get(each.name, EVERYTHING))
+            case "group":
+                is_there = each.within(_group_operations(cluster, each.name, deadline))
+            case _:
+                is_there = _may_write(cluster, each.name, deadline)
         if not is_there:
             missing.append(each)
     return missing
 
 
-def _topic_operations(cluster: Cluster, topics: Iterable[str], deadline: float) -> dict[str, int]:
+def _topic_operations(cluster: Cluster, topics: Iterable[str], deadline: float) -> dict[str, Set[int]]:
     """What we may do with each topic that is there (KIP-430)."""
     names = list(dict.fromkeys(topics))
     request = MetadataRequest(
@@ -56,16 +58,21 @@ def _topic_operations(cluster: Cluster, topics: Iterable[str], deadline: float) 
         max_version=9,
     )
     answer = cluster.ask(lambda: cluster.send_any(request, cluster.deadline()), deadline, "what we may do with topics")
-    found = {topic.name: int(topic.topic_authorized_operations) for topic in answer.topics if topic.error_code == 0}
-    return found | {topic.name: _NONE for topic in answer.topics if topic.error_code in ACCESS_CODES}
+    found = {topic.name: _told(topic.authorized_operations) for topic in answer.topics if topic.error_code == 0}
+    return found | {topic.name: NOTHING for topic in answer.topics if topic.error_code in ACCESS_CODES}
 
 
-def _group_operations(cluster: Cluster, group: str, deadline: float) -> int:
+def _group_operations(cluster: Cluster, group: str, deadline: float) -> Set[int]:
     request = DescribeGroupsRequest(groups=[group], include_authorized_operations=True, max_version=5)
     found = _ask_coordinator(cluster, CoordinatorKind.GROUP, group, request, deadline)
     if found is None or found.groups[0].error_code in ACCESS_CODES:
-        return _NONE
-    return int(found.groups[0].authorized_operations)
+        return NOTHING
+    return _told(found.groups[0].authorized_operations)
+
+
+def _told(operations: Any) -> Set[int]:
+    """A broker that doesn't tell sends bit 31 alone, and an old one nothing."""
+    return operations if isinstance(operations, Set) and operations != _NOT_TOLD else EVERYTHING
 
 
 def _may_write(cluster: Cluster, transactional_id: str, deadline: float) -> bool:

@@ -4,6 +4,7 @@ Who comes by the plain listener, or without a certificate by the TLS one, is Use
 own producer, reader and administrator. Who logs in may do what the ACLs say, and nothing else.
 """
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,16 +129,29 @@ class SecuredBroker:
             future.result(30)
 
     def allow(self, acls: Iterable[AclBinding]) -> None:
-        for future in self.admin.create_acls(list(acls)).values():
+        acls = list(acls)
+        for future in self.admin.create_acls(acls).values():
             future.result(30)
+        for each in acls:
+            self._await(each, there=True)
 
     def forbid(self, acl: AclBinding) -> None:
-        same = AclBindingFilter(
-            acl.restype, acl.name, acl.resource_pattern_type, acl.principal, acl.host, acl.operation,
-            acl.permission_type,
-        )  # fmt: skip
-        for future in self.admin.delete_acls([same]).values():
+        for future in self.admin.delete_acls([_filter(acl)]).values():
             assert len(future.result(30)) == 1
+        self._await(acl, there=False)
+
+    def _await(self, acl: AclBinding, *, there: bool) -> None:
+        """The controller has decided it; the broker hears of it a moment later."""
+        deadline = time.monotonic() + 30
+        while bool(self.admin.describe_acls(_filter(acl)).result(30)) is not there:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def _filter(acl: AclBinding) -> AclBindingFilter:
+    return AclBindingFilter(
+        acl.restype, acl.name, acl.resource_pattern_type, acl.principal, acl.host, acl.operation, acl.permission_type
+    )
 
 
 def acl(principal: str, operation: str, resource: str, name: str, prefixed: bool = False) -> AclBinding:

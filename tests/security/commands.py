@@ -41,7 +41,7 @@ class Scene:
             "input.topic": names["events"], "output.topic": names["forecasts"],
             "dead_letter.topic": names["dead-letters"], "snapshot.topic": names["snapshots"],
             "kafka.group_id": names["streamlstm"], "model.path": str(self.model), "log.level": "debug",
-            "kafka.session_timeout_ms": 6000, "snapshot.interval_ms": 1000,
+            "snapshot.interval_ms": 1000,
         }  # fmt: skip
 
     def documented(self, section: str, principal: str) -> list[AclBinding]:
