@@ -155,6 +155,7 @@ def find_problems(
     if source is None:
         return [f"input topic {input_topic!r} is not there; make it: {tool} --create --topic {input_topic}"]
     problems = []
+    taken = _limit(source, _FUTURE_LIMIT) if source.configs else 0  # where we may not see it, nothing is held to it
     for topic in dict.fromkeys(written):
         facts, needed = found[topic], source.partitions
         if facts is None:
@@ -168,7 +169,7 @@ def find_problems(
             )
         for key, least, why in (
             (_MAX_BYTES, max_batch_bytes, "output.max_batch_bytes"),
-            (_FUTURE_LIMIT, _limit(source, _FUTURE_LIMIT), f"what the input {input_topic!r} takes"),
+            (_FUTURE_LIMIT, taken, f"what the input {input_topic!r} takes"),
             (_PAST_LIMIT, int(_NO_LIMIT), "what takes an event of any age"),
         ):
             if _limit(facts, key) < least:
