@@ -25,7 +25,7 @@ from streamlstm.errors import (
 from streamlstm.fault_points import reach
 from streamlstm.transport import requests
 from streamlstm.transport.access import Permission
-from streamlstm.transport.cluster import DEADLINE_OVER, Cluster, CoordinatorKind, Lost, NotSent, code_name
+from streamlstm.transport.cluster import ACCESS_CODES, DEADLINE_OVER, Cluster, CoordinatorKind, Lost, NotSent, code_name
 from streamlstm.transport.group import Group
 from streamlstm.transport.offsets import Later, ask_committed
 from streamlstm.transport.outbox import Outbox, in_parts
@@ -40,7 +40,6 @@ from streamlstm.transport.outcomes import (
     Protocol,
     State,
     Step,
-    Verdict,
     begin,
     decide,
     verdict,
@@ -193,7 +192,7 @@ class Writer:
         after, pace = decide(state, code, expired=age_ms >= self.settings.transaction_timeout_ms)
         if code and state.step is not Step.VERIFY:
             attempt.why = attempt.why if code in (LOST, NOT_SENT) else f"{state.step.name}: {code_name(code)}"
-        if verdict(state.step, code) is Verdict.ACCESS and attempt.denied is None:
+        if code in ACCESS_CODES and attempt.denied is None:
             attempt.denied = self._cluster.denied(self._needed(state.step, code, attempt), code)
         if code == 0 and state.step in _POINTS:
             reach(_POINTS[state.step])
