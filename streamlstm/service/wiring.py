@@ -11,7 +11,7 @@ from streamlstm.errors import InputMissingError
 from streamlstm.events.decode import JsonDecoder, RawDecoder
 from streamlstm.events.fields import FieldPaths
 from streamlstm.transport.access import Permission
-from streamlstm.transport.cluster import Cluster
+from streamlstm.transport.cluster import Cluster, denied
 from streamlstm.transport.permissions import check_permissions, missing_permissions
 from streamlstm.transport.settings import ConnectionSettings, SourceSettings, WriterSettings
 from streamlstm.transport.topics import check_snapshot_topic, check_topics
@@ -120,7 +120,7 @@ def check_cluster(cluster: Cluster, config: Config, *, create: bool = False) -> 
         check_permissions(cluster, needed_permissions(config))
     topics = (config.input.topic, *written_topics(config))
     unseen = missing_permissions(cluster, [Permission("DescribeConfigs", "topic", topic) for topic in topics])
-    told = str(cluster.denied(unseen)).splitlines() if unseen else []
+    told = str(denied(cluster.settings, unseen)).splitlines() if unseen else []
     return [*warnings, *(f"its limits and its retention are not looked at: {line}" for line in told)]
 
 

@@ -17,6 +17,8 @@ Resource = Literal["topic", "group", "transactional-id"]
 
 OPERATION_CODES: Mapping[Operation, int] = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
 
+TOPIC_DENIED, GROUP_DENIED = 29, 30  # TOPIC_AUTHORIZATION_FAILED, GROUP_AUTHORIZATION_FAILED
+
 _ATTRIBUTES = {
     "commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU", "countryName": "C",
     "stateOrProvinceName": "ST", "localityName": "L", "streetAddress": "STREET", "domainComponent": "DC",
@@ -38,6 +40,18 @@ class Permission:
     def within(self, operations: Set[int]) -> bool:
         """Whether it is among the codes of the operations that a broker grants."""
         return OPERATION_CODES[self.operation] in operations
+
+
+def lacked(code: int, read: Set[str], written: Set[str], group_id: str, transactional_id: str) -> list[Permission]:
+    """What a step of a transaction lacks, by the broker's error code: 29 is about topics, whose offsets are committed
+    (`read`) or which are `written` to, 30 about the group, 53 about the transactional id.
+    """
+    if code == TOPIC_DENIED:
+        reading = [Permission("Read", "topic", topic) for topic in sorted(read)]
+        return reading or [Permission("Write", "topic", topic) for topic in sorted(written)]
+    if code == GROUP_DENIED:
+        return [Permission("Read", "group", group_id)]
+    return [Permission("Write", "transactional-id", transactional_id)]
 
 
 def principal_of(security: Mapping[str, str | bool]) -> str:

@@ -17,7 +17,7 @@ from kafka.protocol.metadata import ApiVersionsRequest, FindCoordinatorRequest
 from kafka.structs import TopicPartition
 
 from streamlstm.errors import AccessError, ConfigError, RetryError
-from streamlstm.transport.access import Permission, refusal
+from streamlstm.transport.access import TOPIC_DENIED, Permission, refusal
 from streamlstm.transport.connection import ACCESS_ERRORS, FIRST_ERRORS, check_client, open_connections
 from streamlstm.transport.greeting import not_let_in
 from streamlstm.transport.settings import ConnectionSettings
@@ -57,6 +57,11 @@ _TO_FIND: dict[CoordinatorKind, Callable[[str], Permission]] = {
 def code_name(code: int) -> str:
     """The protocol's name of an error code, for messages."""
     return f"{kafka_errors.for_code(code).__name__.removesuffix('Error')} ({code})"
+
+
+def denied(settings: ConnectionSettings, permissions: Iterable[Permission], code: int = 0) -> AccessError:
+    """The error for permissions that we lack, by a broker's `code` (one of ACCESS_CODES) or by what it grants."""
+    return refusal(permissions, settings.security, settings.bootstrap_servers, code_name(code) if code else "")
 
 
 class Cluster:
@@ -105,11 +110,6 @@ class Cluster:
         """What it means that a connection was refused with `error`, one of ACCESS_ERRORS."""
         where = self._connections.refused_by or self._servers()
         return not_let_in(error, self.settings, where) or AccessError(f"{where} refuses us: {error}")
-
-    def denied(self, permissions: Iterable[Permission], code: int = 0) -> AccessError:
-        """The error for permissions that we lack, by a broker's `code` (one of ACCESS_CODES) or by what it grants."""
-        said = code_name(code) if code else ""
-        return refusal(permissions, self.settings.security, self.settings.bootstrap_servers, said)
 
     def close(self) -> None:
         """Idempotent; requests under way are Lost."""
@@ -180,7 +180,7 @@ class Cluster:
             return NotSent(answer.why)
         found = answer.coordinators[0] if answer.coordinators else answer
         if found.error_code in ACCESS_CODES:
-            raise self.denied([_TO_FIND[kind](key)], found.error_code)
+            raise denied(self.settings, [_TO_FIND[kind](key)], found.error_code)
         if found.error_code:
             return NotSent(f"the coordinator of {key!r} is unknown: {code_name(found.error_code)}")
         if self._connections.cluster.broker_metadata(found.node_id) is None:
@@ -210,7 +210,9 @@ class Cluster:
             return False
         unauthorized = self._connections.cluster.unauthorized_topics
         if unauthorized:
-            raise self.denied((Permission("Describe", "topic", topic) for topic in sorted(unauthorized)), 29)
+            raise denied(
+                self.settings, (Permission("Describe", "topic", topic) for topic in sorted(unauthorized)), TOPIC_DENIED
+            )
         return True
 
     async def _refresh(self, timeout_ms: float) -> None:

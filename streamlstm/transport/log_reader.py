@@ -20,6 +20,7 @@ from streamlstm.transport.cluster import (
     Lost,
     NotSent,
     code_name,
+    denied,
 )
 from streamlstm.transport.fetched import AbortedTransaction, FetchedBatch, PartitionBytes, PoisonBatch
 from streamlstm.transport.offsets import EARLIEST, LATEST, list_offsets
@@ -120,7 +121,7 @@ class LogReader:
         if code == _OFFSET_OUT_OF_RANGE:
             return self._outside()
         if code in ACCESS_CODES:
-            raise self._cluster.denied([Permission("Read", "topic", self.topic)], code)
+            raise denied(self._cluster.settings, [Permission("Read", "topic", self.topic)], code)
         if code not in _RETRIABLE:
             raise RetryError(f"{self._where()} cannot be read at offset {self.position}: {code_name(code)}")
         return NotSent(code_name(code))

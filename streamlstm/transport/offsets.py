@@ -11,7 +11,7 @@ from typing import Any
 from kafka.protocol.consumer import ListOffsetsRequest, OffsetFetchRequest
 
 from streamlstm.errors import InputMissingError, RetryError
-from streamlstm.transport.access import Permission
+from streamlstm.transport.access import GROUP_DENIED, TOPIC_DENIED, Permission
 from streamlstm.transport.cluster import (
     ACCESS_CODES,
     RETRY_PAUSE_SECONDS,
@@ -20,6 +20,7 @@ from streamlstm.transport.cluster import (
     Lost,
     NotSent,
     code_name,
+    denied,
 )
 
 Partition = tuple[str, int]
@@ -27,7 +28,6 @@ Partition = tuple[str, int]
 EARLIEST = -2
 LATEST = -1
 
-_TOPIC_DENIED, _GROUP_DENIED = 29, 30
 _NOT_COORDINATOR = (14, 15, 16)
 _UNSTABLE_OFFSET_COMMIT = 88
 _UNKNOWN_TOPIC = 3
@@ -76,11 +76,11 @@ def ask_committed(
     body = answer.groups[0] if answer.groups else answer
     rows = {(topic.name, each.partition_index): each for topic in body.topics for each in topic.partitions}
     codes = {body.error_code, *(each.error_code for each in rows.values())} - {0}
-    if _GROUP_DENIED in codes:
-        raise cluster.denied([Permission("Describe", "group", group)], _GROUP_DENIED)
-    if _TOPIC_DENIED in codes:
-        topics = sorted({topic for (topic, _), row in rows.items() if row.error_code == _TOPIC_DENIED})
-        raise cluster.denied((Permission("Describe", "topic", topic) for topic in topics), _TOPIC_DENIED)
+    if GROUP_DENIED in codes:
+        raise denied(cluster.settings, [Permission("Describe", "group", group)], GROUP_DENIED)
+    if TOPIC_DENIED in codes:
+        topics = sorted({topic for (topic, _), row in rows.items() if row.error_code == TOPIC_DENIED})
+        raise denied(cluster.settings, (Permission("Describe", "topic", topic) for topic in topics), TOPIC_DENIED)
     if codes:
         if codes & set(_NOT_COORDINATOR):
             cluster.forget_coordinator(CoordinatorKind.GROUP, group)
@@ -179,7 +179,7 @@ def _keep_offset(cluster: Cluster, topic: str, row: Any, found: dict[Partition, 
         found[topic, row.partition_index] = int(row.offset)
         return ""
     if row.error_code in ACCESS_CODES:
-        raise cluster.denied([Permission("Describe", "topic", topic)], row.error_code)
+        raise denied(cluster.settings, [Permission("Describe", "topic", topic)], row.error_code)
     if row.error_code not in _RETRIABLE_LIST:
         raise RetryError(f"the offsets of topic {topic!r}: {code_name(row.error_code)}")
     return code_name(row.error_code)

@@ -9,7 +9,7 @@ from kafka.protocol.metadata import MetadataRequest
 from streamlstm.errors import AccessError
 from streamlstm.transport import requests
 from streamlstm.transport.access import OPERATION_CODES, Permission
-from streamlstm.transport.cluster import ACCESS_CODES, Cluster, CoordinatorKind, NotSent
+from streamlstm.transport.cluster import ACCESS_CODES, Cluster, CoordinatorKind, NotSent, denied
 from streamlstm.transport.outcomes import Protocol
 from streamlstm.transport.requests import Producer
 
@@ -26,7 +26,7 @@ def check_permissions(cluster: Cluster, needed: Sequence[Permission]) -> None:
     """
     missing = missing_permissions(cluster, needed)
     if missing:
-        raise cluster.denied(missing)
+        raise denied(cluster.settings, missing)
 
 
 def missing_permissions(cluster: Cluster, needed: Sequence[Permission]) -> list[Permission]:

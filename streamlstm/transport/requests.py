@@ -16,12 +16,12 @@ from kafka.protocol.producer import (
     TxnOffsetCommitRequest,
 )
 
+from streamlstm.transport.access import TOPIC_DENIED
 from streamlstm.transport.group import Group
 from streamlstm.transport.outcomes import Protocol
 
 Partition = tuple[str, int]
 
-TOPIC_DENIED, GROUP_DENIED = 29, 30  # TOPIC_AUTHORIZATION_FAILED, GROUP_AUTHORIZATION_FAILED
 _CRC_AT, _ATTRIBUTES_AT, _PRODUCER_AT = 17, 21, 43
 _TRANSACTIONAL = 0x10
 _ALL_REPLICAS = -1

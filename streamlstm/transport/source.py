@@ -25,7 +25,7 @@ from kafka.structs import MemberState, TopicPartition
 
 from streamlstm.errors import AccessError, ConfigError, FencedError, RetryError
 from streamlstm.transport.access import Permission
-from streamlstm.transport.cluster import Cluster
+from streamlstm.transport.cluster import Cluster, denied
 from streamlstm.transport.connection import (
     ACCESS_ERRORS,
     forget_assignment,
@@ -280,10 +280,12 @@ class Source:
     def _refused(self, error: kafka_errors.KafkaError) -> AccessError:
         match error:
             case kafka_errors.GroupAuthorizationFailedError():
-                return self._cluster.denied([Permission("Read", "group", self.settings.group_id)], error.errno)
+                return denied(
+                    self._cluster.settings, [Permission("Read", "group", self.settings.group_id)], error.errno
+                )
             case kafka_errors.TopicAuthorizationFailedError():
                 topics = (Permission("Read", "topic", topic) for topic in self.settings.topics)
-                return self._cluster.denied(topics, error.errno)
+                return denied(self._cluster.settings, topics, error.errno)
         return self._cluster.refused(error)
 
     def _note_changes(self, fetched: Fetched) -> None:

@@ -21,6 +21,7 @@ from streamlstm.transport.cluster import (
     Cluster,
     NotSent,
     code_name,
+    denied,
 )
 from streamlstm.transport.offsets import EARLIEST, LATEST, high_watermarks, list_offsets
 
@@ -255,7 +256,7 @@ def describe_topics(cluster: Cluster, topics: Sequence[str], deadline: float) ->
     found: dict[str, TopicFacts | None] = dict.fromkeys(names)
     for topic in answer.topics:
         if topic.error_code in ACCESS_CODES:
-            raise cluster.denied([Permission("Describe", "topic", topic.name)], topic.error_code)
+            raise denied(cluster.settings, [Permission("Describe", "topic", topic.name)], topic.error_code)
         if topic.error_code not in (0, _UNKNOWN_TOPIC):
             raise RetryError(f"topic {topic.name!r}: {code_name(topic.error_code)}")
         if topic.error_code == 0:
@@ -310,7 +311,7 @@ def _create(cluster: Cluster, topics: Sequence[str], partitions: int, configs: M
             if code in (0, _ALREADY_EXISTS):
                 left.remove(result.name)
             elif code in ACCESS_CODES:
-                raise cluster.denied([Permission("Create", "topic", result.name)], code)
+                raise denied(cluster.settings, [Permission("Create", "topic", result.name)], code)
             elif code == _INVALID_CONFIG and _FUTURE_LIMIT in configs:
                 # a broker before 3.6 knows no such limit, neither as a setting nor in effect
                 configs = {key: value for key, value in configs.items() if key != _FUTURE_LIMIT}

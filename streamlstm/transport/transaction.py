@@ -24,8 +24,17 @@ from streamlstm.errors import (
 )
 from streamlstm.fault_points import reach
 from streamlstm.transport import requests
-from streamlstm.transport.access import Permission
-from streamlstm.transport.cluster import ACCESS_CODES, DEADLINE_OVER, Cluster, CoordinatorKind, Lost, NotSent, code_name
+from streamlstm.transport.access import TOPIC_DENIED, lacked
+from streamlstm.transport.cluster import (
+    ACCESS_CODES,
+    DEADLINE_OVER,
+    Cluster,
+    CoordinatorKind,
+    Lost,
+    NotSent,
+    code_name,
+    denied,
+)
 from streamlstm.transport.group import Group
 from streamlstm.transport.offsets import Later, ask_committed
 from streamlstm.transport.outbox import Outbox, in_parts
@@ -193,7 +202,9 @@ class Writer:
         if code and state.step is not Step.VERIFY:
             attempt.why = attempt.why if code in (LOST, NOT_SENT) else f"{state.step.name}: {code_name(code)}"
         if code in ACCESS_CODES and attempt.denied is None:
-            attempt.denied = self._cluster.denied(self._needed(state.step, code, attempt), code)
+            read = {topic for topic, _ in attempt.offsets} if state.step is Step.OFFSETS else set()
+            lacking = lacked(code, read, attempt.denied_topics, attempt.group.group_id, self.settings.transactional_id)
+            attempt.denied = denied(self._cluster.settings, lacking, code)
         if code == 0 and state.step in _POINTS:
             reach(_POINTS[state.step])
         self._count(state, after)
@@ -364,18 +375,8 @@ class Writer:
             attempt.note(Step.PRODUCE, answer)
             return {NOT_SENT if isinstance(answer, NotSent) else LOST}
         refusals = requests.produce_refusals(answer)
-        attempt.denied_topics |= {topic for (topic, _), each in refusals.items() if each.code == requests.TOPIC_DENIED}
+        attempt.denied_topics |= {topic for (topic, _), each in refusals.items() if each.code == TOPIC_DENIED}
         return attempt.outbox.take(refusals)
-
-    def _needed(self, step: Step, code: int, attempt: _Attempt) -> list[Permission]:
-        """What the broker says with `code` that we lack for the step."""
-        if code == requests.TOPIC_DENIED and step is Step.OFFSETS:
-            return [Permission("Read", "topic", topic) for topic in sorted({topic for topic, _ in attempt.offsets})]
-        if code == requests.TOPIC_DENIED:
-            return [Permission("Write", "topic", topic) for topic in sorted(attempt.denied_topics)]
-        if code == requests.GROUP_DENIED:
-            return [Permission("Read", "group", attempt.group.group_id)]
-        return [Permission("Write", "transactional-id", self.settings.transactional_id)]
 
     def _failure(self, state: State, attempt: _Attempt) -> StreamlstmError:
         """The error for a state that FAILED. After all but two of them the producer is unusable."""
