@@ -14,7 +14,7 @@ from kafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from kafka.protocol.metadata import MetadataRequest
 
 from streamlstm.errors import InputMissingError, RetryError
-from streamlstm.transport.access import Permission
+from streamlstm.transport.access import TOPIC_DENIED, Permission
 from streamlstm.transport.cluster import (
     ACCESS_CODES,
     RETRY_PAUSE_SECONDS,
@@ -306,12 +306,12 @@ def _create(cluster: Cluster, topics: Sequence[str], partitions: int, configs: M
     while left:
         request = _create_request(left, partitions, configs)
         answer = cluster.ask(_to_controller(cluster, request, deadline), deadline, f"creating topic {', '.join(left)}")
+        if forbidden := sorted(each.name for each in answer.topics if each.error_code in ACCESS_CODES):
+            raise denied(cluster.settings, [Permission("Create", "topic", name) for name in forbidden], TOPIC_DENIED)
         for result in answer.topics:
             code = result.error_code
             if code in (0, _ALREADY_EXISTS):
                 left.remove(result.name)
-            elif code in ACCESS_CODES:
-                raise denied(cluster.settings, [Permission("Create", "topic", result.name)], code)
             elif code == _INVALID_CONFIG and _FUTURE_LIMIT in configs:
                 # a broker before 3.6 knows no such limit, neither as a setting nor in effect
                 configs = {key: value for key, value in configs.items() if key != _FUTURE_LIMIT}
