@@ -60,12 +60,15 @@ def create_topics(bootstrap: str, names: list[str], partitions: int, **config: s
         future.result(30)
 
 
-def read_all(bootstrap: str, topic: str, partitions: int) -> list[Message]:
-    """Every committed record of a topic, partition by partition, in offset order."""
+def read_all(bootstrap: str, topic: str, partitions: int, **security: str) -> list[Message]:
+    """Every committed record of a topic, partition by partition, in offset order. `security` is librdkafka's, with
+    underscores for its dots.
+    """
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap, "group.id": uuid.uuid4().hex, "isolation.level": "read_committed",
             "enable.auto.commit": False, "enable.partition.eof": True,
+            **{name.replace("_", "."): value for name, value in security.items()},
         }
     )  # fmt: skip
     consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])

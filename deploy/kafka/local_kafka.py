@@ -271,9 +271,9 @@ class LocalKafka:
     """Brokers that live in `folder`, numbered from 1 as their node ids are.
 
     `transaction_version`: 2 is what Kafka 4 formats by default (KIP-890 part 2); 0 or 1 makes clients speak the old
-    transaction protocol. `properties` are added to each broker's own. `extra_listeners` maps the name of one more
-    listener to its security protocol; its port is in `listener_ports`. `heap` is each JVM's (default 512m, of several
-    320m). `light`: JVMs that compile less start in half the time and serve more slowly (default: when there are
+    transaction protocol. `properties` are added to each broker's own. `extra_listeners` maps the names of more
+    listeners to their security protocols; their ports are in `listener_ports`. `heap` is each JVM's (default 512m, of
+    several 320m). `light`: JVMs that compile less start in half the time and serve more slowly (default: when there are
     several). `owned`: the brokers die with the thread that starts them.
     """
 
@@ -376,7 +376,7 @@ class LocalKafka:
             text += SEVERAL if count > 1 else ""
             for (name, protocol), port in zip(self.extra_listeners.items(), rest, strict=True):
                 address = f"{name}://127.0.0.1:{port}"
-                text = text.replace("listeners=PLAINTEXT", f"listeners={address},PLAINTEXT")
+                text = text.replace(",PROXIED://", f",{address},PROXIED://")
                 text = text.replace("protocol.map=", f"protocol.map={name}:{protocol},")
             node.folder.mkdir(parents=True, exist_ok=True)
             (node.folder / "log4j2.xml").write_text(LOG4J.replace("{{", "{").replace("}}", "}"))

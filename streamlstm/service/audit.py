@@ -83,6 +83,11 @@ class Audit:
         planned = plan(cluster, config, options)
         self.total = sum(each.size for each in planned.ranges.values())
         self.report = Report(config.kafka.group_id, *topics, asked=options.start.given or options.stop.given)
+        if unseen := [topic for topic, configs in zip(topics, planned.configs, strict=True) if not configs]:
+            self.report.notes.append(
+                f"we may not see the configuration of {', '.join(unseen)} (DescribeConfigs): what compaction has "
+                f"dropped counts as missing, and less of what is old is checked"
+            )
         self._config = config
         self._cluster = cluster
         self._ranges = planned.ranges

@@ -14,8 +14,16 @@ from streamlstm.kernels.compile import cache_status
 from streamlstm.model.model_file import Model, load
 from streamlstm.service.sizing import predict
 from streamlstm.service.warmup import warm_up
-from streamlstm.service.wiring import check_cluster, connection_settings, written_topics
+from streamlstm.service.wiring import (
+    check_cluster,
+    connection_settings,
+    needed_permissions,
+    writer_settings,
+    written_topics,
+)
+from streamlstm.transport.access import Permission, principal_of
 from streamlstm.transport.cluster import Cluster
+from streamlstm.transport.permissions import check_permissions
 
 Result = TypeVar("Result")
 
@@ -60,8 +68,12 @@ def check(config: Config, *, create_topics: bool) -> Report:
             report.skipped("topics", "without a broker")
             return report
         report.good("brokers", ", ".join(config.kafka.bootstrap_servers))
+        if _try(report, "permissions", lambda: _permitted(cluster, config)) is None:
+            report.skipped("topics", "without the permissions")
+            return report
         warnings = _try(report, "topics", lambda: check_cluster(cluster, config, create=create_topics))
         if warnings is not None:
+            report.good("permissions", f"{principal_of(cluster.settings.security)} may do all that is needed")
             report.good("topics", ", ".join((config.input.topic, *written_topics(config))))
             report.lines += [f"note  topics: {warning}" for warning in warnings]
     return report
@@ -82,6 +94,12 @@ def compile_kernels(config: Config, model: Model) -> bool:
     """Re-run the golden vectors and compile, or load, what a start does. Raises ModelFileError."""
     with ThreadPoolExecutor(1) as executor:
         warm_up(config, model, executor)
+    return True
+
+
+def _permitted(cluster: Cluster, config: Config) -> bool:
+    transactional_id = Permission("Write", "transactional-id", writer_settings(config).transactional_id)
+    check_permissions(cluster, [*needed_permissions(config), transactional_id])
     return True
 
 

@@ -10,7 +10,9 @@ from streamlstm.engine.prediction import AnomalySettings
 from streamlstm.errors import InputMissingError
 from streamlstm.events.decode import JsonDecoder, RawDecoder
 from streamlstm.events.fields import FieldPaths
-from streamlstm.transport.cluster import Cluster
+from streamlstm.transport.access import Permission
+from streamlstm.transport.cluster import Cluster, denied
+from streamlstm.transport.permissions import check_permissions, missing_permissions
 from streamlstm.transport.settings import ConnectionSettings, SourceSettings, WriterSettings
 from streamlstm.transport.topics import check_snapshot_topic, check_topics
 
@@ -100,10 +102,30 @@ def written_topics(config: Config) -> tuple[str, ...]:
     return (*written, config.snapshot.topic) if config.snapshot.enabled else written
 
 
+def needed_permissions(config: Config) -> list[Permission]:
+    """What the daemon does to topics and group. Its transactional id is asked for when it is taken over."""
+    needed = [Permission("Read", "topic", config.input.topic)]
+    needed += [Permission("Write", "topic", topic) for topic in written_topics(config)]
+    if config.snapshot.enabled:
+        needed.append(Permission("Read", "topic", config.snapshot.topic))
+    return [*needed, Permission("Read", "group", config.kafka.group_id)]
+
+
 def check_cluster(cluster: Cluster, config: Config, *, create: bool = False) -> list[str]:
-    """Return when all topics are there and fit the settings; with what is worth a warning. `create` makes those to be
-    written. Raises InputMissingError, AccessError, RetryError.
+    """Return when all topics are there and fit the settings, and we may use them; with what is worth a warning.
+    `create` makes those to be written. Raises InputMissingError, AccessError, RetryError.
     """
+    check_permissions(cluster, needed_permissions(config))
+    warnings = _check_topics(cluster, config, create=create)
+    if create:
+        check_permissions(cluster, needed_permissions(config))
+    topics = (config.input.topic, *written_topics(config))
+    unseen = missing_permissions(cluster, [Permission("DescribeConfigs", "topic", topic) for topic in topics])
+    told = str(denied(cluster.settings, unseen)).splitlines() if unseen else []
+    return [*warnings, *(f"its limits and its retention are not looked at: {line}" for line in told)]
+
+
+def _check_topics(cluster: Cluster, config: Config, *, create: bool) -> list[str]:
     given, problems, warnings = config.snapshot, list[str](), list[str]()
     written = (config.output.topic, config.dead_letter.topic)
     try:

@@ -7,7 +7,7 @@ A Cluster has its own I/O thread and may be used by several threads at once. Dea
 seconds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -17,11 +17,13 @@ from kafka.protocol.metadata import ApiVersionsRequest, FindCoordinatorRequest
 from kafka.structs import TopicPartition
 
 from streamlstm.errors import AccessError, ConfigError, RetryError
-from streamlstm.transport.connection import ACCESS_ERRORS, check_client, open_connections
+from streamlstm.transport.access import TOPIC_DENIED, Permission, refusal
+from streamlstm.transport.connection import ACCESS_ERRORS, FIRST_ERRORS, check_client, open_connections
+from streamlstm.transport.greeting import not_let_in
 from streamlstm.transport.settings import ConnectionSettings
 
 RETRY_PAUSE_SECONDS = 0.05
-ACCESS_CODES = {29: "topic", 30: "group", 31: "cluster", 53: "transactional id", 58: "login", 65: "delegation token"}
+ACCESS_CODES = (29, 30, 31, 53)  # topic, group, cluster, transactional id: _AUTHORIZATION_FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,20 @@ class CoordinatorKind(IntEnum):
     TRANSACTION = 1
 
 
-def access_refused(code: int, what: str) -> AccessError:
-    return AccessError(f"the broker refuses access to {what}: {kafka_errors.for_code(code).__name__} ({code})")
+_TO_FIND: dict[CoordinatorKind, Callable[[str], Permission]] = {
+    CoordinatorKind.GROUP: lambda name: Permission("Describe", "group", name),
+    CoordinatorKind.TRANSACTION: lambda name: Permission("Write", "transactional-id", name),
+}
 
 
 def code_name(code: int) -> str:
     """The protocol's name of an error code, for messages."""
     return f"{kafka_errors.for_code(code).__name__.removesuffix('Error')} ({code})"
+
+
+def denied(settings: ConnectionSettings, permissions: Iterable[Permission], code: int = 0) -> AccessError:
+    """The error for permissions that we lack, by a broker's `code` (one of ACCESS_CODES) or by what it grants."""
+    return refusal(permissions, settings.security, settings.bootstrap_servers, code_name(code) if code else "")
 
 
 class Cluster:
@@ -68,23 +77,39 @@ class Cluster:
     def connect(cls, settings: ConnectionSettings, clock: Callable[[], float]) -> "Cluster":
         """Check the installed client and reach a broker.
 
-        Raises ConfigError (client, TLS files), AccessError (login refused or certificate not trusted), RetryError (no
+        Raises ConfigError (client, TLS files), AccessError (they don't let us in, or can't be trusted), RetryError (no
         broker answers).
         """
         check_client()
         cluster = cls(settings, clock)
         try:
-            cluster._connections.bootstrap(settings.connect_timeout_ms)
-        except ACCESS_ERRORS as error:
+            cluster._bootstrap(cluster.deadline(settings.connect_timeout_ms))
+        except BaseException:
             cluster.close()
-            raise AccessError(f"the brokers {cluster._servers()} refuse the login: {error}") from error
-        except kafka_errors.KafkaError as error:
-            why, untrusted = cluster._connections.last_error or str(error), cluster._connections.untrusted
-            cluster.close()
-            if untrusted:
-                raise AccessError(f"the brokers {cluster._servers()} can't be trusted: {why}") from error
-            raise RetryError(f"no broker of {cluster._servers()} answers: {why}") from error
+            raise
         return cluster
+
+    def _bootstrap(self, deadline: float) -> None:
+        while True:
+            try:
+                self._connections.bootstrap(max(1.0, (deadline - self.clock()) * 1000))
+                return
+            except (*ACCESS_ERRORS, *FIRST_ERRORS) as error:
+                refused = not_let_in(error, self.settings, self._connections.refused_by)
+                if refused is not None:
+                    raise refused from error
+                if self.clock() >= deadline:
+                    raise self._silence(error) from error
+            except kafka_errors.KafkaError as error:
+                raise self._silence(error) from error
+
+    def _silence(self, error: Exception) -> RetryError:
+        return RetryError(f"no broker of {self._servers()} answers: {self._connections.last_error or error}")
+
+    def refused(self, error: Exception) -> AccessError:
+        """What it means that a connection was refused with `error`, one of ACCESS_ERRORS."""
+        where = self._connections.refused_by or self._servers()
+        return not_let_in(error, self.settings, where) or AccessError(f"{where} refuses us: {error}")
 
     def close(self) -> None:
         """Idempotent; requests under way are Lost."""
@@ -125,7 +150,7 @@ class Cluster:
             if not connection.init_future.succeeded():
                 await self._connections.wait_for(connection.init_future, left_ms)
         except ACCESS_ERRORS as error:
-            raise AccessError(f"broker {node} refuses the login: {error}") from error
+            raise self.refused(error) from error
         except kafka_errors.KafkaError as error:
             return NotSent(f"broker {node}: {self._connections.last_error or error}")
         left_ms = (deadline - self.clock()) * 1000
@@ -155,7 +180,7 @@ class Cluster:
             return NotSent(answer.why)
         found = answer.coordinators[0] if answer.coordinators else answer
         if found.error_code in ACCESS_CODES:
-            raise access_refused(found.error_code, f"{ACCESS_CODES[found.error_code]} {key!r}")
+            raise denied(self.settings, [_TO_FIND[kind](key)], found.error_code)
         if found.error_code:
             return NotSent(f"the coordinator of {key!r} is unknown: {code_name(found.error_code)}")
         if self._connections.cluster.broker_metadata(found.node_id) is None:
@@ -185,7 +210,9 @@ class Cluster:
             return False
         unauthorized = self._connections.cluster.unauthorized_topics
         if unauthorized:
-            raise AccessError(f"the brokers refuse access to topic {', '.join(sorted(unauthorized))}")
+            raise denied(
+                self.settings, (Permission("Describe", "topic", topic) for topic in sorted(unauthorized)), TOPIC_DENIED
+            )
         return True
 
     async def _refresh(self, timeout_ms: float) -> None:

@@ -8,7 +8,9 @@ connection, and a release outside SUPPORTED is refused.
     TLS handshake    has no deadline
     failed connects  leave their socket open
     refused logins   are forgotten at once and tried again for ever
-    ssl_ciphers      is accepted and ignored
+    TLS files        are read once for all, ssl_ciphers is ignored, and a key asks the terminal for its password
+    SCRAM names      with a comma or an equals sign are sent as they are (RFC 5802 has them escaped)
+    hang-ups         before the first answer are tried again for ever, whatever TLS said of the reason
     topic creation   every metadata request asks the broker to create the topics it names
     log starts       the fetcher drops what fetch answers say of where the log begins
     whole batches    the fetcher instantiates `self.PartitionRecords`: ours yields record batches, counted in bytes
@@ -22,7 +24,6 @@ connection, and a release outside SUPPORTED is refused.
 
 import inspect
 import socket
-import ssl
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -33,6 +34,7 @@ from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import BaseCoordinator
 from kafka.net.compat import KafkaNetClient
+from kafka.net.connection import KafkaConnection
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
@@ -44,14 +46,26 @@ from kafka.util import Timer
 
 from streamlstm.errors import ConfigError
 from streamlstm.transport.settings import ConnectionSettings, SourceSettings
-from streamlstm.transport.sockets import PlainTransport, TlsTransport, connect, ssl_context, tls_handshake
+from streamlstm.transport.sockets import (
+    ClientCertificateError,
+    CutOffError,
+    PlainTransport,
+    TlsContext,
+    TlsTransport,
+    UntrustedBrokerError,
+    connect,
+    tls_handshake,
+)
 
 SUPPORTED = "kafka-python >=3.0.12,<3.1"
 ACCESS_ERRORS = (
     kafka_errors.SaslAuthenticationFailedError,
     kafka_errors.AuthorizationError,
     kafka_errors.UnsupportedSaslMechanismError,
+    ClientCertificateError,
 )
+FIRST_ERRORS = (UntrustedBrokerError, CutOffError)
+_HANGING_UP = (kafka_errors.KafkaConnectionError, kafka_errors.IllegalSaslStateError)
 JOIN_POLL_MS = 5.0
 _RECEIVE_LIMIT = 1 << 30
 
@@ -78,7 +92,8 @@ def _seams() -> dict[str, bool]:
         "Fetcher._parse_fetched_data": "partition_data" in _names(Fetcher._parse_fetched_data),
         "MemoryRecords._buffer": {"_buffer", "_next_slice"} <= set(MemoryRecords.__slots__),
         "KafkaTCPTransport._sock_recv": {"_sock", "recv"} <= _names(KafkaTCPTransport._sock_recv),
-        "KafkaSSLTransport._build_ssl_context": hasattr(KafkaSSLTransport, "_build_ssl_context"),
+        "KafkaSSLTransport": "ssl_context" in KafkaSSLTransport.DEFAULT_CONFIG,
+        "KafkaConnection.initialize": {"close", "init_future"} <= set(dir(KafkaConnection)),
         "KafkaNetSocket.sock_connect": {"dns_lookup", "sock_connect"} <= set(dir(KafkaNetSocket)),
         "KafkaConnectionManager._build_transport": hasattr(KafkaConnectionManager, "_build_transport"),
         "Fetcher.fetch_records": {"max_records", "timeout_ms"} <= fetching,
@@ -101,57 +116,87 @@ def _names(function: Any) -> set[str]:
 class Connections(KafkaConnectionManager):  # type: ignore[misc]
     """kafka-python's connection manager with our transports.
 
-    `last_error` is why a connection failed last; an attempt that the deadline cut short hides no earlier cause.
-    `untrusted`: it was the broker's certificate.
+    `last_error` is why a connection failed last; an attempt that the deadline cut short hides no earlier cause. Until
+    this is bootstrapped, a broker that isn't trusted or hangs up refuses us, and that is told at once; later it is one
+    that is away, to be tried again. `refused_by` is the host and port of the last that refused.
     """
 
-    def __init__(self, net: NetworkSelector, context: ssl.SSLContext | None, read_bytes: int, **configs: Any) -> None:
+    def __init__(self, net: NetworkSelector, tls: TlsContext, read_bytes: int, **configs: Any) -> None:
         super().__init__(net, **configs)
         self.cluster.config["allow_auto_create_topics"] = False
         self.last_error = ""
-        self.untrusted = False
+        self.refused_by = ""
         self._read_bytes = read_bytes
-        self._ssl_context = context
+        self._tls = tls
+        self._greeted: set[Any] = set()
         self._refused: dict[Any, Exception] = {}
 
     def get_connection(self, node_id: Any, *given: Any, **named: Any) -> Any:
         connection = super().get_connection(node_id, *given, **named)
         if not connection.init_future.is_done:
-            connection.init_future.add_errback(self._remember_refusal, node_id)
+            connection.init_future.add_errback(self._note_refusal, node_id)
+            connection.close_future.add_errback(self._note_loss, node_id)
         return connection
 
-    def _remember_refusal(self, node_id: Any, error: Exception) -> None:
-        if isinstance(error, ACCESS_ERRORS):
+    def _note_refusal(self, node_id: Any, error: Exception) -> None:
+        """It came to nothing: when it was made, in the TLS handshake, or in the login."""
+        was_greeted = node_id in self._greeted
+        if was_greeted and not isinstance(error, kafka_errors.KafkaError):
+            # kafka-python checks that the broker knows the password too (RFC 5802), and says so in Python's own words
+            error = kafka_errors.SaslAuthenticationFailedError(f"its part of the login makes no sense: {error}")
+        elif was_greeted and type(error) in _HANGING_UP:
+            error = CutOffError(*error.args)
+        if was_greeted:
+            self.last_error = f"{self._address(node_id)}: {error}"
+        if isinstance(error, ACCESS_ERRORS) or (not self.bootstrapped and isinstance(error, FIRST_ERRORS)):
             self._refused[node_id] = error
+            self.refused_by = self._address(node_id)
+
+    def _note_loss(self, node_id: Any, error: Exception) -> None:
+        """A listener that wants a login hangs up on the first request without one."""
+        if not self.bootstrapped and node_id not in self._refused:
+            self._note_refusal(node_id, error)
 
     def maybe_raise_auth_failure(self, node_id: Any) -> None:
         if node_id in self._refused:
             raise self._refused.pop(node_id)
 
     async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
+        self._greeted.discard(node.node_id)
         try:
-            return await self._open_transport(node, timeout_at)
+            transport = await self._open_transport(node, timeout_at)
         except (OSError, kafka_errors.KafkaError) as error:
             if not (self.last_error and isinstance(error, kafka_errors.KafkaTimeoutError)):
                 self.last_error = f"{node.host}:{node.port}: {error}"
-                self.untrusted = isinstance(error, ssl.SSLCertVerificationError)
+            if isinstance(error, (*ACCESS_ERRORS, *FIRST_ERRORS)):
+                raise
             raise kafka_errors.KafkaConnectionError(str(error)) from error
+        self._greeted.add(node.node_id)
+        return transport
 
     async def _open_transport(self, node: Any, timeout_at: float | None) -> Any:
+        context = self._tls.current()
         sock = await connect(self._net, node.host, node.port, self.config["socket_options"], timeout_at)
-        if self._ssl_context is None:
+        if context is None:
             transport = PlainTransport(self._net, sock, host=node.host)
         else:
-            transport = TlsTransport(self._net, sock, host=node.host, ssl_context=self._ssl_context)
+            transport = TlsTransport(self._net, sock, host=node.host, ssl_context=context)
             await tls_handshake(self._net, transport, timeout_at)
         transport.read_bytes = self._read_bytes
         return transport
+
+    def _address(self, node_id: Any) -> str:
+        node = self.cluster.broker_metadata(node_id)
+        return f"broker {node_id}" if node is None else f"{node.host}:{node.port}"
 
 
 def _client_configs(settings: ConnectionSettings) -> dict[str, Any]:
     # The kernel's send buffer is left to grow by itself: SO_SNDBUF would fix it at what net.core.wmem_max allows.
     options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    security = {name: value for name, value in settings.security.items() if name != "ssl_ciphers"}
+    security = {name: value for name, value in settings.security.items() if not name.startswith("ssl_")}
+    if str(security.get("sasl_mechanism", "")).startswith("SCRAM"):  # kafka-python sends the name as it is
+        user = str(security["sasl_plain_username"])
+        security["sasl_plain_username"] = user.replace("=", "=3D").replace(",", "=2C")  # RFC 5802, section 5.1
     return {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": settings.client_id,
@@ -166,14 +211,14 @@ def _client_configs(settings: ConnectionSettings) -> dict[str, Any]:
 
 def open_connections(settings: ConnectionSettings) -> Connections:
     """A connection manager with its own I/O thread, not yet bootstrapped."""
-    context = ssl_context(settings.security)
+    tls = TlsContext(settings.security)
     net = NetworkSelector(client_id=settings.client_id)
     configs = _client_configs(settings) | {
         "receive_message_max_bytes": _RECEIVE_LIMIT,
         "socket_connection_setup_timeout_ms": settings.request_timeout_ms,
         "socket_connection_setup_timeout_max_ms": settings.connect_timeout_ms,
     }
-    connections = Connections(net, context, settings.read_bytes, **configs)
+    connections = Connections(net, tls, settings.read_bytes, **configs)
     net.start()
     return connections
 
@@ -187,12 +232,12 @@ def open_consumer(
     group. Raises kafka-python's errors.
     """
 
-    context = ssl_context(settings.security)
+    tls = TlsContext(settings.security)
     clients: list[KafkaNetClient] = []
 
     def client(**configs: Any) -> KafkaNetClient:
         net = NetworkSelector(**configs)
-        connections = Connections(net, context, settings.read_bytes, **configs)
+        connections = Connections(net, tls, settings.read_bytes, **configs)
         clients.append(KafkaNetClient(net=net, manager=connections, **configs))
         return clients[-1]
 

@@ -12,14 +12,15 @@ from typing import Any
 from kafka.protocol.consumer import FetchRequest
 
 from streamlstm.errors import InputMissingError, OffsetGoneError, RetryError
+from streamlstm.transport.access import Permission
 from streamlstm.transport.cluster import (
     ACCESS_CODES,
     RETRY_PAUSE_SECONDS,
     Cluster,
     Lost,
     NotSent,
-    access_refused,
     code_name,
+    denied,
 )
 from streamlstm.transport.fetched import AbortedTransaction, FetchedBatch, PartitionBytes, PoisonBatch
 from streamlstm.transport.offsets import EARLIEST, LATEST, list_offsets
@@ -120,7 +121,7 @@ class LogReader:
         if code == _OFFSET_OUT_OF_RANGE:
             return self._outside()
         if code in ACCESS_CODES:
-            raise access_refused(code, f"{ACCESS_CODES[code]} {self.topic!r}")
+            raise denied(self._cluster.settings, [Permission("Read", "topic", self.topic)], code)
         if code not in _RETRIABLE:
             raise RetryError(f"{self._where()} cannot be read at offset {self.position}: {code_name(code)}")
         return NotSent(code_name(code))

@@ -10,7 +10,8 @@ from typing import Any
 
 from kafka.protocol.consumer import ListOffsetsRequest, OffsetFetchRequest
 
-from streamlstm.errors import AccessError, InputMissingError, RetryError
+from streamlstm.errors import InputMissingError, RetryError
+from streamlstm.transport.access import GROUP_DENIED, TOPIC_DENIED, Permission
 from streamlstm.transport.cluster import (
     ACCESS_CODES,
     RETRY_PAUSE_SECONDS,
@@ -18,8 +19,8 @@ from streamlstm.transport.cluster import (
     CoordinatorKind,
     Lost,
     NotSent,
-    access_refused,
     code_name,
+    denied,
 )
 
 Partition = tuple[str, int]
@@ -75,8 +76,11 @@ def ask_committed(
     body = answer.groups[0] if answer.groups else answer
     rows = {(topic.name, each.partition_index): each for topic in body.topics for each in topic.partitions}
     codes = {body.error_code, *(each.error_code for each in rows.values())} - {0}
-    for code in codes & set(ACCESS_CODES):
-        raise access_refused(code, f"{ACCESS_CODES[code]} {group!r}")
+    if GROUP_DENIED in codes:
+        raise denied(cluster.settings, [Permission("Describe", "group", group)], GROUP_DENIED)
+    if TOPIC_DENIED in codes:
+        topics = sorted({topic for (topic, _), row in rows.items() if row.error_code == TOPIC_DENIED})
+        raise denied(cluster.settings, (Permission("Describe", "topic", topic) for topic in topics), TOPIC_DENIED)
     if codes:
         if codes & set(_NOT_COORDINATOR):
             cluster.forget_coordinator(CoordinatorKind.GROUP, group)
@@ -166,16 +170,16 @@ def _ask_offsets(
             continue
         for topic in answer.topics:
             for each in topic.partitions:
-                why = _keep_offset(topic.name, each, found) or why
+                why = _keep_offset(cluster, topic.name, each, found) or why
     return why
 
 
-def _keep_offset(topic: str, row: Any, found: dict[Partition, int]) -> str:
+def _keep_offset(cluster: Cluster, topic: str, row: Any, found: dict[Partition, int]) -> str:
     if row.error_code == 0:
         found[topic, row.partition_index] = int(row.offset)
         return ""
     if row.error_code in ACCESS_CODES:
-        raise AccessError(f"the broker refuses access to topic {topic!r}: {code_name(row.error_code)}")
+        raise denied(cluster.settings, [Permission("Describe", "topic", topic)], row.error_code)
     if row.error_code not in _RETRIABLE_LIST:
         raise RetryError(f"the offsets of topic {topic!r}: {code_name(row.error_code)}")
     return code_name(row.error_code)

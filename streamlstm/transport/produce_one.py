@@ -6,7 +6,8 @@ from typing import Any
 from kafka.protocol.producer import ProduceRequest
 
 from streamlstm.errors import BadDataError, InputMissingError, RetryError
-from streamlstm.transport.cluster import ACCESS_CODES, Cluster, Lost, NotSent, access_refused, code_name
+from streamlstm.transport.access import Permission
+from streamlstm.transport.cluster import ACCESS_CODES, Cluster, Lost, NotSent, code_name, denied
 from streamlstm.transport.offsets import Partition
 from streamlstm.transport.record_batches import encode_batch
 
@@ -65,7 +66,7 @@ def _attempt(cluster: Cluster, partition: Partition, request: Any, deadline: flo
             cluster.refresh(deadline)
             return NotSent(code_name(code))
         if code in ACCESS_CODES:
-            raise access_refused(code, f"{ACCESS_CODES[code]} {topic!r}")
+            raise denied(cluster.settings, [Permission("Write", "topic", topic)], code)
         if code in _UNSURE:
             raise RetryError(f"{topic}-{index}: the record may have been written, or not: {code_name(code)}")
         if code:

@@ -16,6 +16,7 @@ from kafka.protocol.producer import (
     TxnOffsetCommitRequest,
 )
 
+from streamlstm.transport.access import TOPIC_DENIED
 from streamlstm.transport.group import Group
 from streamlstm.transport.outcomes import Protocol
 
@@ -162,6 +163,15 @@ def add_partitions(producer: Producer, partitions: Iterable[Partition]) -> Any:
 def add_partitions_codes(answer: Any) -> set[int]:
     topics = answer.results_by_topic_v3_and_below
     return {int(each.partition_error_code) for topic in topics for each in topic.results_by_partition}
+
+
+def add_partitions_denied(answer: Any) -> set[str]:
+    """The topics that may not be written to."""
+    return {
+        topic.name
+        for topic in answer.results_by_topic_v3_and_below
+        if any(each.partition_error_code == TOPIC_DENIED for each in topic.results_by_partition)
+    }
 
 
 def produce(producer: Producer, protocol: Protocol, batches: Sequence[ProduceBatch], timeout_ms: int) -> Any:

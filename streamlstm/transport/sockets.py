@@ -3,9 +3,11 @@
 One half of what we repair in kafka-python 3.0; the other half, and the list of both, is in connection.py.
 """
 
+import logging
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from kafka import errors as kafka_errors
@@ -15,6 +17,48 @@ from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 from streamlstm.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
+# What a broker says (RFC 8446, section 6) that has no use for our certificate.
+CERTIFICATE_ALERTS = (
+    "CERTIFICATE_REQUIRED",
+    "BAD_CERTIFICATE",
+    "CERTIFICATE_UNKNOWN",
+    "CERTIFICATE_EXPIRED",
+    "CERTIFICATE_REVOKED",
+    "UNSUPPORTED_CERTIFICATE",
+    "UNKNOWN_CA",
+    "ACCESS_DENIED",
+)
+_TLS_ALERT = b"\x15\x03"  # RFC 8446, section 5.1
+_FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile")
+
+
+class ClientCertificateError(kafka_errors.KafkaConnectionError):  # type: ignore[misc]
+    """A broker refuses our certificate, or wants one where we have none."""
+
+
+class UntrustedBrokerError(kafka_errors.KafkaConnectionError):  # type: ignore[misc]
+    """A broker's certificate is not one that we trust; `cause` is OpenSSL's verdict."""
+
+    def __init__(self, cause: ssl.SSLCertVerificationError) -> None:
+        self.cause = cause
+        super().__init__(cause.verify_message)
+
+
+class CutOffError(kafka_errors.KafkaConnectionError):  # type: ignore[misc]
+    """A broker takes the connection and ends it before the first answer."""
+
+
+def connection_error(error: OSError) -> kafka_errors.KafkaError:
+    """An error of a socket as one of kafka-python's, or of the above where it is about a certificate."""
+    reason = getattr(error, "reason", None) or ""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return UntrustedBrokerError(error)
+    if isinstance(error, ssl.SSLError) and "ALERT" in reason and reason.endswith(CERTIFICATE_ALERTS):
+        return ClientCertificateError(reason.rpartition("ALERT_")[2].lower().replace("_", " "))
+    return kafka_errors.KafkaConnectionError(error)
+
 
 def _large_reads(base: type, *would_block: type[BaseException]) -> type:
     """A transport that reads up to `read_bytes` at a time, and writes from views."""
@@ -23,6 +67,7 @@ def _large_reads(base: type, *would_block: type[BaseException]) -> type:
 
     class LargeReads(base):  # type: ignore[misc]
         read_bytes = 1 << 20
+        _has_read = False
 
         def _sock_recv(self) -> tuple[bytes, Exception | None]:
             chunks: list[bytes] = []
@@ -42,8 +87,12 @@ def _large_reads(base: type, *would_block: type[BaseException]) -> type:
                 pass
             except OSError as error:
                 if not chunks:
-                    return b"", kafka_errors.KafkaConnectionError(error)
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks), None
+                    return b"", connection_error(error)
+            read = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            if not self._has_read and read.startswith(_TLS_ALERT):  # as the length of an answer it would be 352 MB
+                return b"", CutOffError("it answers with a TLS alert")
+            self._has_read = True
+            return read, None
 
         def write(self, chunk: bytes) -> None:
             super().write(memoryview(chunk))
@@ -87,21 +136,106 @@ async def tls_handshake(net: NetworkSelector, transport: Any, timeout_at: float 
                 await net.wait_read(transport._sock, timeout_at)
             except ssl.SSLWantWriteError:
                 await net.wait_write(transport._sock, timeout_at)
-    except BaseException:
+    except BaseException as error:
         transport._sock.close()
-        raise
+        if not isinstance(error, OSError):
+            raise
+        found = connection_error(error)
+        if isinstance(found, ClientCertificateError | UntrustedBrokerError):
+            raise found from error
+        raise CutOffError(f"it ends the TLS handshake: {error}") from error
+
+
+class TlsContext:
+    """The context of new connections, made anew once a file of it has changed: so certificates are renewed without a
+    restart. Connections that are there keep what they began with.
+    """
+
+    def __init__(self, security: Mapping[str, str | bool]) -> None:
+        """Raises ConfigError when a file is no good."""
+        self._security = security
+        self._stamp = self._files_now()
+        self._context = ssl_context(security)
+
+    def current(self) -> ssl.SSLContext | None:
+        """None for plain text. Files that are no good, or half of what was to be replaced, change nothing."""
+        stamp = self._files_now()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._context = ssl_context(self._security)
+                log.info("the TLS files have changed; new connections use them")
+            except ConfigError as error:
+                log.warning("the TLS files have changed and are no good; the former go on", extra={"why": str(error)})
+        return self._context
+
+    def _files_now(self) -> list[tuple[int, int, int] | None]:
+        paths = [Path(str(self._security[name])) for name in _FILES if self._security.get(name)]
+        return [_stamp(path) for path in paths]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def ssl_context(security: Mapping[str, str | bool]) -> ssl.SSLContext | None:
     """One context for all connections, or None for plain text. Raises ConfigError when a file of it is no good."""
     if not str(security.get("security_protocol", "PLAINTEXT")).endswith("SSL"):
         return None
-    settings = {name: security.get(name, value) for name, value in KafkaSSLTransport.DEFAULT_CONFIG.items()}
+    given = {name: str(value) for name, value in security.items() if value}
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = bool(security.get("ssl_check_hostname", True))
+    name = "ssl_cafile"
     try:
-        context: ssl.SSLContext = KafkaSSLTransport._build_ssl_context(settings)
-        if security.get("ssl_ciphers"):
-            context.set_ciphers(str(security["ssl_ciphers"]))
+        if name in given:
+            context.load_verify_locations(given[name])
+        else:
+            context.load_default_certs()
+        name = "ssl_certfile"
+        if name in given:
+            key_password = _password(given.get("ssl_password"))
+            context.load_cert_chain(given[name], given.get("ssl_keyfile"), key_password)
+        name = "ssl_crlfile"
+        if name in given:
+            context.load_verify_locations(given[name])
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        name = "ssl_ciphers"
+        if name in given:
+            context.set_ciphers(given[name])
     except (OSError, ssl.SSLError) as error:
-        names = ", ".join(str(value) for name, value in settings.items() if value and name.endswith("file"))
-        raise ConfigError([f"kafka.security: TLS cannot be set up from {names or 'the settings'}: {error}"]) from error
+        raise ConfigError([_no_good(name, given, error)]) from error
     return context
+
+
+def _password(password: str | None) -> Callable[[], str]:
+    """Asked for when the key is encrypted. OpenSSL would ask the terminal, and a daemon would wait for ever."""
+
+    def ask() -> str:
+        if password is None:
+            expected = "a file with the password of the key in kafka.security.ssl_keyfile, which is encrypted"
+            raise ConfigError([f"kafka.security.ssl_password_file: found nothing; expected {expected}"])
+        return password
+
+    return ask
+
+
+def _no_good(name: str, given: Mapping[str, str], error: OSError) -> str:
+    reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
+    expected = {
+        "ssl_cafile": "certificates in PEM",
+        "ssl_certfile": "a certificate with its chain and, here or in ssl_keyfile, its private key, in PEM",
+        "ssl_crlfile": "a revocation list in PEM",
+        "ssl_ciphers": "an OpenSSL cipher list",
+    }[name]
+    found = f'"{given[name]}"' if name in given else "the certificates of the system"
+    if name == "ssl_certfile" and reason == "KEY_VALUES_MISMATCH":
+        name, expected = "ssl_keyfile", "the key of ssl_certfile"
+        found = f'"{given.get(name, given["ssl_certfile"])}"'
+    elif name == "ssl_certfile" and "ssl_password" in given:
+        expected += "; or the password of the key in ssl_password_file is wrong"
+    return f"kafka.security.{name}: found {found} ({reason}); expected {expected}"

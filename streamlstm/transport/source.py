@@ -24,7 +24,8 @@ from kafka import errors as kafka_errors
 from kafka.structs import MemberState, TopicPartition
 
 from streamlstm.errors import AccessError, ConfigError, FencedError, RetryError
-from streamlstm.transport.cluster import Cluster
+from streamlstm.transport.access import Permission
+from streamlstm.transport.cluster import Cluster, denied
 from streamlstm.transport.connection import (
     ACCESS_ERRORS,
     forget_assignment,
@@ -143,7 +144,7 @@ class Source:
         try:
             consumer = open_consumer(self._cluster.settings, self.settings, records, member_id)
         except ACCESS_ERRORS as error:
-            raise AccessError(f"the brokers refuse the consumer: {error}") from error
+            raise self._refused(error) from error
         except kafka_errors.KafkaError as error:
             raise RetryError(f"the consumer cannot start: {error}") from error
         self._notes.consumer = consumer
@@ -264,7 +265,7 @@ class Source:
                 f"another process is {self.settings.group_instance_id!r} of the group: {error}"
             ) from error
         except ACCESS_ERRORS as error:
-            raise AccessError(f"the brokers refuse the group or the input: {error}") from error
+            raise self._refused(error) from error
         except kafka_errors.RetriableError:
             self.poll_errors += 1
             self._cluster.pause(min(_QUESTION_SECONDS, left_ms / 1000))
@@ -275,6 +276,17 @@ class Source:
         except kafka_errors.KafkaError as error:
             raise RetryError(f"reading the input: {type(error).__name__}: {error}") from error
         return [batch for batches in taken.values() for batch in batches]
+
+    def _refused(self, error: kafka_errors.KafkaError) -> AccessError:
+        match error:
+            case kafka_errors.GroupAuthorizationFailedError():
+                return denied(
+                    self._cluster.settings, [Permission("Read", "group", self.settings.group_id)], error.errno
+                )
+            case kafka_errors.TopicAuthorizationFailedError():
+                topics = (Permission("Read", "topic", topic) for topic in self.settings.topics)
+                return denied(self._cluster.settings, topics, error.errno)
+        return self._cluster.refused(error)
 
     def _note_changes(self, fetched: Fetched) -> None:
         notes = self._notes

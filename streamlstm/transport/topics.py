@@ -14,13 +14,14 @@ from kafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from kafka.protocol.metadata import MetadataRequest
 
 from streamlstm.errors import InputMissingError, RetryError
+from streamlstm.transport.access import TOPIC_DENIED, Permission
 from streamlstm.transport.cluster import (
     ACCESS_CODES,
     RETRY_PAUSE_SECONDS,
     Cluster,
     NotSent,
-    access_refused,
     code_name,
+    denied,
 )
 from streamlstm.transport.offsets import EARLIEST, LATEST, high_watermarks, list_offsets
 
@@ -155,6 +156,7 @@ def find_problems(
     if source is None:
         return [f"input topic {input_topic!r} is not there; make it: {tool} --create --topic {input_topic}"]
     problems = []
+    taken = _limit(source, _FUTURE_LIMIT) if source.configs else 0  # where we may not see it, nothing is held to it
     for topic in dict.fromkeys(written):
         facts, needed = found[topic], source.partitions
         if facts is None:
@@ -168,7 +170,7 @@ def find_problems(
             )
         for key, least, why in (
             (_MAX_BYTES, max_batch_bytes, "output.max_batch_bytes"),
-            (_FUTURE_LIMIT, _limit(source, _FUTURE_LIMIT), f"what the input {input_topic!r} takes"),
+            (_FUTURE_LIMIT, taken, f"what the input {input_topic!r} takes"),
             (_PAST_LIMIT, int(_NO_LIMIT), "what takes an event of any age"),
         ):
             if _limit(facts, key) < least:
@@ -254,7 +256,7 @@ def describe_topics(cluster: Cluster, topics: Sequence[str], deadline: float) ->
     found: dict[str, TopicFacts | None] = dict.fromkeys(names)
     for topic in answer.topics:
         if topic.error_code in ACCESS_CODES:
-            raise access_refused(topic.error_code, f"topic {topic.name!r}")
+            raise denied(cluster.settings, [Permission("Describe", "topic", topic.name)], topic.error_code)
         if topic.error_code not in (0, _UNKNOWN_TOPIC):
             raise RetryError(f"topic {topic.name!r}: {code_name(topic.error_code)}")
         if topic.error_code == 0:
@@ -304,12 +306,12 @@ def _create(cluster: Cluster, topics: Sequence[str], partitions: int, configs: M
     while left:
         request = _create_request(left, partitions, configs)
         answer = cluster.ask(_to_controller(cluster, request, deadline), deadline, f"creating topic {', '.join(left)}")
+        if forbidden := sorted(each.name for each in answer.topics if each.error_code in ACCESS_CODES):
+            raise denied(cluster.settings, [Permission("Create", "topic", name) for name in forbidden], TOPIC_DENIED)
         for result in answer.topics:
             code = result.error_code
             if code in (0, _ALREADY_EXISTS):
                 left.remove(result.name)
-            elif code in ACCESS_CODES:
-                raise access_refused(code, f"creating topic {result.name!r}")
             elif code == _INVALID_CONFIG and _FUTURE_LIMIT in configs:
                 # a broker before 3.6 knows no such limit, neither as a setting nor in effect
                 configs = {key: value for key, value in configs.items() if key != _FUTURE_LIMIT}

@@ -9,7 +9,7 @@ each reply means is decided in outcomes.py; here the requests are sent and the d
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from streamlstm.errors import (
@@ -24,7 +24,17 @@ from streamlstm.errors import (
 )
 from streamlstm.fault_points import reach
 from streamlstm.transport import requests
-from streamlstm.transport.cluster import DEADLINE_OVER, Cluster, CoordinatorKind, Lost, NotSent, code_name
+from streamlstm.transport.access import TOPIC_DENIED, lacked
+from streamlstm.transport.cluster import (
+    ACCESS_CODES,
+    DEADLINE_OVER,
+    Cluster,
+    CoordinatorKind,
+    Lost,
+    NotSent,
+    code_name,
+    denied,
+)
 from streamlstm.transport.group import Group
 from streamlstm.transport.offsets import Later, ask_committed
 from streamlstm.transport.outbox import Outbox, in_parts
@@ -89,6 +99,8 @@ class _Attempt:
     pause: float
     count: int = 1
     why: str = ""
+    denied_topics: set[str] = field(default_factory=set)
+    denied: AccessError | None = None
 
     def note(self, step: Step, answer: NotSent | Lost | Later) -> None:
         """Remember why it does not go on, unless that is only the deadline."""
@@ -189,6 +201,10 @@ class Writer:
         after, pace = decide(state, code, expired=age_ms >= self.settings.transaction_timeout_ms)
         if code and state.step is not Step.VERIFY:
             attempt.why = attempt.why if code in (LOST, NOT_SENT) else f"{state.step.name}: {code_name(code)}"
+        if code in ACCESS_CODES and attempt.denied is None:
+            read = {topic for topic, _ in attempt.offsets} if state.step is Step.OFFSETS else set()
+            lacking = lacked(code, read, attempt.denied_topics, attempt.group.group_id, self.settings.transactional_id)
+            attempt.denied = denied(self._cluster.settings, lacking, code)
         if code == 0 and state.step in _POINTS:
             reach(_POINTS[state.step])
         self._count(state, after)
@@ -247,7 +263,10 @@ class Writer:
                 return self._verify(attempt)
             case Step.ADD_PARTITIONS:
                 request = requests.add_partitions(self._known, attempt.outbox.partitions)
-                return self._codes(state, self._coordinated(request, attempt), attempt, requests.add_partitions_codes)
+                answer = self._coordinated(request, attempt)
+                if not isinstance(answer, NotSent | Lost):
+                    attempt.denied_topics |= requests.add_partitions_denied(answer)
+                return self._codes(state, answer, attempt, requests.add_partitions_codes)
             case Step.PRODUCE:
                 return self._produce(attempt)
             case Step.ADD_OFFSETS:
@@ -355,7 +374,9 @@ class Writer:
         if isinstance(answer, NotSent | Lost):
             attempt.note(Step.PRODUCE, answer)
             return {NOT_SENT if isinstance(answer, NotSent) else LOST}
-        return attempt.outbox.take(requests.produce_refusals(answer))
+        refusals = requests.produce_refusals(answer)
+        attempt.denied_topics |= {topic for (topic, _), each in refusals.items() if each.code == TOPIC_DENIED}
+        return attempt.outbox.take(refusals)
 
     def _failure(self, state: State, attempt: _Attempt) -> StreamlstmError:
         """The error for a state that FAILED. After all but two of them the producer is unusable."""
@@ -370,7 +391,7 @@ class Writer:
             case Cause.FENCED:
                 return FencedError(f"another process has transactional id {identity!r} or the group instance ({why})")
             case Cause.ACCESS:
-                return AccessError(f"the broker refuses transactional id {identity!r}, the group or a topic ({why})")
+                return attempt.denied or AccessError(f"the broker refuses {state.step.name} ({why})")
             case Cause.TIMEOUT_REFUSED:
                 found = self.settings.transaction_timeout_ms
                 return ConfigError([f"commit.transaction_timeout_ms: {found} is over the broker's limit ({why})"])

@@ -169,7 +169,7 @@ def test_a_wrong_password_is_no_reason_to_try_again(secured: LocalKafka, certifi
     address = f"127.0.0.1:{secured.listener_ports['SECURED']}"
     settings = ConnectionSettings((address,), security=security(certificate, "wrong"))
     assert "wrong" not in repr(settings)
-    with pytest.raises(AccessError, match="refuse the login"):
+    with pytest.raises(AccessError, match="refuses the login of"):
         Cluster.connect(settings, time.monotonic)
 
 
@@ -177,13 +177,13 @@ def test_a_wrong_password_is_no_reason_to_try_again(secured: LocalKafka, certifi
 def test_a_certificate_that_is_not_trusted(secured: LocalKafka, certificate: Path) -> None:
     address = f"127.0.0.1:{secured.listener_ports['SECURED']}"
     untrusting = {name: value for name, value in security(certificate).items() if name != "ssl_cafile"}
-    with pytest.raises(AccessError, match=r"can't be trusted: .*certificate verify failed"):
+    with pytest.raises(AccessError, match=r"can't be trusted: .*kafka\.security\.ssl_cafile"):
         Cluster.connect(ConnectionSettings((address,), security=untrusting, connect_timeout_ms=1000), time.monotonic)
 
 
 def test_a_certificate_file_that_is_not_there() -> None:
     security = {"security_protocol": "SSL", "ssl_cafile": "/does/not/exist.pem"}
-    with pytest.raises(ConfigError, match=r"kafka\.security: TLS cannot be set up from /does/not/exist\.pem"):
+    with pytest.raises(ConfigError, match=r'kafka\.security\.ssl_cafile: found "/does/not/exist\.pem" \(No such file'):
         Cluster.connect(ConnectionSettings(("127.0.0.1:1",), security=security), time.monotonic)
 
 

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 from streamlstm.errors import AccessError, BadDataError, InputMissingError, RetryError
 from streamlstm.transport.cluster import Lost, NotSent
 from streamlstm.transport.produce_one import produce_one
+from streamlstm.transport.settings import ConnectionSettings
 from tests.transport.live import connected, fresh, make_topic, produce
 
 TIME = 1_730_000_000_000
@@ -47,7 +48,7 @@ class Scripted:
 
     def __init__(self, answers: Sequence[Any]) -> None:
         self.answers: Iterator[Any] = iter(answers)
-        self.settings = SimpleNamespace(request_timeout_ms=1_000)
+        self.settings = ConnectionSettings(("double:9092",), request_timeout_ms=1_000)
         self.refreshed = 0
 
     def watch(self, topics: Sequence[str], deadline: float) -> None:
