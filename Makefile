@@ -3,7 +3,7 @@
 
 PIP = .venv/bin/pip install -q --disable-pip-version-check
 
-.PHONY: install demo test trust fuzz lint bench clean
+.PHONY: install demo test test-image image-requirements trust fuzz lint bench clean
 
 install: .venv/.installed
 
@@ -13,6 +13,17 @@ demo: .venv/.demo
 # Side by side: tests with brokers wait more than they compute.
 test: .venv/.dev
 	.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+# The container image, built and run, and the compose file (root on Linux; docs/image.md).
+test-image: .venv/.dev
+	.venv/bin/python -m tests.image.run
+	.venv/bin/python -m tests.image.compose
+
+# Newer versions into the image, within what pyproject.toml allows.
+image-requirements: .venv/.dev
+	$(PIP) uv
+	.venv/bin/uv -q pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command 'make image-requirements' -o deploy/image/requirements.txt pyproject.toml
 
 MINUTES = 10
 

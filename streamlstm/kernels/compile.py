@@ -1,17 +1,22 @@
 """How streamlstm compiles: one decorator for every kernel, one policy for what is kept on disk.
 
-Compilation is lazy: importing a kernel module does no work. `warm_up` compiles every function that declares a
+Compilation is lazy: importing a kernel module compiles nothing. `warm_up` compiles every function that declares a
 signature, so that a service can pay before it subscribes.
 
-What is kept on disk. One file per function, signature and machine, in a folder of its own for each version of the
+What it compiles for. Not for the very CPU but for the highest level of x86-64 that it has (cpu_level.py), so that
+kernels can be compiled on one machine and used on another: `compile_all` fills a folder with them. Numba's
+NUMBA_CPU_NAME names another CPU or a lower level; on other architectures it is the CPU that is there.
+
+What is kept on disk. One file per function, signature and level, in a folder of its own for each version of the
 sources:
 
     <base>/streamlstm/<version>-<hash of kernels/*.py, Python, Numba, llvmlite>/<function>-<hash of the key>.kernel
 
 `<base>` is STREAMLSTM_CACHE_DIR, else XDG_CACHE_HOME, else ~/.cache. This module is the one place outside `service`
 and `cli` that reads the environment: a function may be compiled before any configuration has been read.
-The key is Numba's own (signature, target triple, CPU name, CPU features), so one folder serves different CPUs and
-`NUMBA_CPU_NAME`. A file begins with the SHA-256 of the rest and is written under another name, then renamed.
+The key is Numba's own (signature, target triple, CPU name, CPU features), and a level is a CPU name to Numba: so one
+folder serves different CPUs, and none is given code that it can't run. A folder that can only be read serves too.
+A file begins with the SHA-256 of the rest and is written under another name, then renamed.
 
 Numba's own cache isn't used: it raises at import when its folder can't be written (even a filled one), raises on a
 truncated file, loads a damaged one, and doesn't see a change in an imported module.
@@ -21,9 +26,12 @@ Nothing that is wrong with the folder stops or changes a computation. The functi
 """
 
 import hashlib
+import importlib
 import logging
 import os
 import pickle
+import pkgutil
+import platform
 import re
 import stat
 import sys
@@ -38,10 +46,13 @@ import numba
 from numba.core import config as numba_config
 from numba.core import sigutils
 from numba.core.caching import NullCache
+from numba.core.codegen import get_host_cpu_features
 from numba.core.compiler import CompileResult
+from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
 from streamlstm import __version__
+from streamlstm.kernels.cpu_level import LEVELS, highest_level
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -125,6 +136,39 @@ def _compile_declared(function: Any) -> None:
     argument_types, _ = sigutils.normalize_signature(function.declared_signature)
     if argument_types not in function.signatures:
         function.compile(function.declared_signature)
+
+
+# ------------------------------------------------------------------------------------------------- what is compiled for
+
+
+def _choose_cpu() -> None:
+    """Tell Numba the level before its target is made, as the first function is decorated: later it would change the
+    name, and not the code. A level that is named without features means its own.
+    """
+    if _config.CPU_NAME is None and _config.CPU_FEATURES is None and platform.machine() == "x86_64":
+        has = get_host_cpu_features().split(",")
+        _config.CPU_NAME = highest_level([feature[1:] for feature in has if feature.startswith("+")])
+    if _config.CPU_NAME in LEVELS and _config.CPU_FEATURES is None:
+        _config.CPU_FEATURES = ""
+
+
+_choose_cpu()
+
+
+def cpu_name() -> str:
+    """What is compiled for: a level of x86-64, or the name of a CPU as LLVM has it."""
+    return str(cpu_target.target_context.codegen().magic_tuple()[1])
+
+
+def compile_all() -> int:
+    """Compile every function with a declared signature into the cache, for `cpu_name`; returns how many there are.
+
+    Nothing is run: it may be a level that this machine doesn't have.
+    """
+    for module in pkgutil.iter_modules([str(_HERE)]):
+        if not module.name.startswith("cuda"):  # compiled for the device that is there, when it is launched
+            importlib.import_module(f"streamlstm.kernels.{module.name}")
+    return warm_up()
 
 
 # ----------------------------------------------------------------------------------------------------------- the folder
