@@ -50,22 +50,9 @@ def commands() -> None:
     """
 
 
-for command in (
-    init,
-    check,
-    compile_,
-    doctor,
-    run,
-    health,
-    import_,
-    train,
-    backtest,
-    show,
-    forecast,
-    size,
-    audit,
-    state,
-):
+_SERVING = (init, check, compile_, doctor, run, health, size, audit, state)
+_MODELS = (import_, train, backtest, show, forecast)
+for command in (*_SERVING, *_MODELS):
     commands.add_command(command)
 
 

@@ -48,7 +48,6 @@ from numba.core import sigutils
 from numba.core.caching import NullCache
 from numba.core.codegen import get_host_cpu_features
 from numba.core.compiler import CompileResult
-from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
 from streamlstm import __version__
@@ -155,15 +154,10 @@ def _choose_cpu() -> None:
 _choose_cpu()
 
 
-def cpu_name() -> str:
-    """What is compiled for: a level of x86-64, or the name of a CPU as LLVM has it."""
-    return str(cpu_target.target_context.codegen().magic_tuple()[1])
-
-
 def compile_all() -> int:
-    """Compile every function with a declared signature into the cache, for `cpu_name`; returns how many there are.
+    """Compile every function with a declared signature into the cache; returns how many there are.
 
-    Nothing is run: it may be a level that this machine doesn't have.
+    Nothing is run: NUMBA_CPU_NAME may be a level that this machine doesn't have.
     """
     for module in pkgutil.iter_modules([str(_HERE)]):
         if not module.name.startswith("cuda"):  # compiled for the device that is there, when it is launched

@@ -14,6 +14,7 @@ from streamlstm.config import Config
 from streamlstm.engine.forecaster import Forecaster
 from streamlstm.errors import AccessError, InvariantError
 from streamlstm.kernels import compile as kernel_compiler
+from streamlstm.kernels.vector import machine
 from streamlstm.model.model_file import Model
 from streamlstm.service.counters import Counters
 from streamlstm.service.pending import Pending
@@ -44,7 +45,7 @@ def compile_beforehand(level: str | None) -> str:
 
     Raises AccessError when the cache couldn't keep them all, InvariantError when something else is compiled for.
     """
-    cpu = kernel_compiler.cpu_name()
+    cpu, _ = machine()
     if level not in (None, cpu):
         raise InvariantError(f"compile_beforehand: compiling for {cpu}, expected {level}: Numba was there before")
     count = kernel_compiler.compile_all()

@@ -12,10 +12,11 @@ CPUS = {"Nehalem": "x86-64-v2", "Haswell": "x86-64-v3"}
 
 SERVE = """
 import sys
-from streamlstm.kernels.compile import cache_status, cpu_name
 from streamlstm.cli.main import outcome
+from streamlstm.kernels.compile import cache_status
+from streamlstm.kernels.vector import machine
 code = outcome(["forecast", "--model", "/model.safetensors", "--input", "/history.csv", "--output", "-"])
-print(cpu_name(), cache_status(), file=sys.stderr)
+print(machine()[0], cache_status(), file=sys.stderr)
 sys.exit(code)
 """
 

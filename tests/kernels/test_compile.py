@@ -233,9 +233,9 @@ def test_a_level_needs_all_its_features() -> None:
 
 
 CPU_AND_WIDTH = """
-from streamlstm.kernels.compile import cpu_name
-from streamlstm.kernels.vector import has_wide_vectors
-print(cpu_name(), has_wide_vectors())
+import streamlstm.kernels.compile
+from streamlstm.kernels.vector import machine
+print(*machine())
 """
 
 
@@ -243,10 +243,11 @@ print(cpu_name(), has_wide_vectors())
 def test_what_is_compiled_for() -> None:
     has = {feature for feature, there in get_host_cpu_features().items() if there}
     level = highest_level(has)
-    assert run(CPU_AND_WIDTH) == f"{level} {level == 'x86-64-v4'}\n"
-    assert run(CPU_AND_WIDTH, NUMBA_CPU_NAME="x86-64-v3") == "x86-64-v3 False\n"
-    assert run(CPU_AND_WIDTH, NUMBA_CPU_NAME="x86-64-v4", NUMBA_CPU_FEATURES="") == "x86-64-v4 True\n"
-    assert run(CPU_AND_WIDTH, NUMBA_CPU_NAME="x86-64-v2", NUMBA_CPU_FEATURES="+avx,+fma") == "x86-64-v2 False\n"
+    vectors = {"x86-64-v4": "AVX-512", "x86-64-v3": "AVX2"}.get(level, "portable")
+    assert run(CPU_AND_WIDTH) == f"{level} {vectors}\n"
+    assert run(CPU_AND_WIDTH, NUMBA_CPU_NAME="x86-64-v3") == "x86-64-v3 AVX2\n"
+    assert run(CPU_AND_WIDTH, NUMBA_CPU_NAME="x86-64-v4", NUMBA_CPU_FEATURES="") == "x86-64-v4 AVX-512\n"
+    assert run(CPU_AND_WIDTH, NUMBA_CPU_NAME="x86-64-v2", NUMBA_CPU_FEATURES="+avx,+fma") == "x86-64-v2 AVX2\n"
     assert run(CPU_AND_WIDTH, NUMBA_ENABLE_AVX="0").startswith(highest_level({f for f in has if f[:3] != "avx"}))
 
 
