@@ -202,6 +202,8 @@ def secured_broker(folder: Path) -> Iterator[SecuredBroker]:
         }  # fmt: skip
     kafka = LocalKafka(folder / "kafka", properties=properties, extra_listeners=LISTENERS, light=True)
     with kafka:
-        broker = SecuredBroker(kafka, AdminClient({"bootstrap.servers": kafka.bootstrap}), certificates, folder)
+        broker = SecuredBroker(
+            kafka, AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0}), certificates, folder
+        )
         broker.set_password(USER, PASSWORD)
         yield broker
