@@ -3,7 +3,7 @@
 
 PIP = .venv/bin/pip install -q --disable-pip-version-check
 
-.PHONY: bench bench-cuda check-ptx clean demo fuzz install lint test test-charts test-cuda test-dashboards test-deploy test-kernels-long test-monitoring test-systemd trust
+.PHONY: bench bench-cuda check-ptx clean demo fuzz image-requirements install lint test test-charts test-cuda test-dashboards test-deploy test-image test-kernels-long test-monitoring test-systemd trust
 
 install: .venv/.installed
 
@@ -25,6 +25,17 @@ test-deploy: test-image test-charts
 
 test-systemd: .venv/.dev
 	.venv/bin/python -m tests.systemd.check_systemd
+
+# The container image, built and run, and the compose file (root on Linux; docs/image.md).
+test-image: .venv/.dev
+	.venv/bin/python -m tests.image.run
+	.venv/bin/python -m tests.image.compose
+
+# Newer versions into the image, within what pyproject.toml allows.
+image-requirements: .venv/.dev
+	$(PIP) uv
+	.venv/bin/uv -q pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command 'make image-requirements' -o deploy/image/requirements.txt pyproject.toml
 
 MINUTES = 10
 

@@ -23,7 +23,8 @@ from streamlstm.model.parameters import Layer, Parameters
 
 STREAMLSTM = [sys.executable, "-m", "streamlstm"]
 COMMANDS = {
-    *("init", "check", "doctor", "run", "import", "show", "forecast", "size", "audit", "state", "train", "backtest"),
+    *("init", "check", "compile", "doctor", "run", "health", "import", "show", "forecast", "size", "audit", "state"),
+    *("train", "backtest"),
 }
 SHIPPED = Path(__file__).parent.parent / "deploy" / "streamlstm.toml"
 EVENTS = (

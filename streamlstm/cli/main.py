@@ -16,8 +16,8 @@ from streamlstm.cli.doctor import doctor
 from streamlstm.cli.memory import size
 from streamlstm.cli.models import import_, show
 from streamlstm.cli.offline import forecast
-from streamlstm.cli.serve import run
-from streamlstm.cli.setup import check, init
+from streamlstm.cli.serve import health, run
+from streamlstm.cli.setup import check, compile_, init
 from streamlstm.cli.state import state
 from streamlstm.cli.training import train
 from streamlstm.errors import (
@@ -50,7 +50,9 @@ def commands() -> None:
     """
 
 
-for command in (init, check, doctor, run, import_, train, backtest, show, forecast, size, audit, state):
+_SERVING = (init, check, compile_, doctor, run, health, size, audit, state)
+_MODELS = (import_, train, backtest, show, forecast)
+for command in (*_SERVING, *_MODELS):
     commands.add_command(command)
 
 

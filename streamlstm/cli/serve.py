@@ -1,4 +1,4 @@
-"""run: the daemon."""
+"""run and health: the daemon, and whether it works."""
 
 from pathlib import Path
 
@@ -22,3 +22,17 @@ def run(config_file: Path | None, overrides: tuple[str, ...]) -> int:
     from streamlstm.service.daemon import run as run_daemon
 
     return run_daemon(config, lambda: load_config(config_file, overrides))
+
+
+@click.command()
+@config_options
+def health(config_file: Path | None, overrides: tuple[str, ...]) -> int:
+    """Ask the daemon on this machine whether it makes progress.
+
+    Prints what /livez says. Ends with 0 when the daemon is alive, with 75 when it stands still or doesn't answer.
+    """
+    config = load_config(config_file, overrides)
+    from streamlstm.service.ask_health import ask
+
+    click.echo(ask(config.metrics), nl=False)
+    return 0

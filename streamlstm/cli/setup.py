@@ -1,5 +1,7 @@
-"""init and check: a configuration, and whether everything it names is there."""
+"""init, check, compile: a configuration, whether everything it names is there, and kernels ahead of the first start."""
 
+import os
+import platform
 from pathlib import Path
 
 import click
@@ -45,3 +47,25 @@ def check(config_file: Path | None, overrides: tuple[str, ...], create_topics: b
     for line in report.lines:
         click.echo(line)
     return report.exit_code
+
+
+@click.command("compile")
+@click.option(
+    "--level",
+    type=click.Choice(["x86-64-v2", "x86-64-v3", "x86-64-v4"]),
+    help="Level of x86-64 to compile for.  [default: that of this machine]",
+)
+def compile_(level: str | None) -> None:
+    """Compile every kernel ahead of the first start.
+
+    They go into the cache: STREAMLSTM_CACHE_DIR, else XDG_CACHE_HOME, else ~/.cache. Starts only need to read it. A
+    machine can compile for a level above its own: nothing is run.
+    """
+    if level is not None:
+        if platform.machine() != "x86_64":
+            raise UsageError(f"--level: found {level} on {platform.machine()}; expected a machine of x86-64")
+        # Numba reads them when it is imported, which is by the next line.
+        os.environ |= {"NUMBA_CPU_NAME": level, "NUMBA_CPU_FEATURES": ""}
+    from streamlstm.service.warmup import compile_beforehand
+
+    click.echo(compile_beforehand(level))

@@ -1,17 +1,22 @@
 """How streamlstm compiles: one decorator for every kernel, one policy for what is kept on disk.
 
-Compilation is lazy: importing a kernel module does no work. `warm_up` compiles every function that declares a
+Compilation is lazy: importing a kernel module compiles nothing. `warm_up` compiles every function that declares a
 signature, so that a service can pay before it subscribes.
 
-What is kept on disk. One file per function, signature and machine, in a folder of its own for each version of the
+What it compiles for. Not for the very CPU but for the highest level of x86-64 that it has (cpu_level.py), so that
+kernels can be compiled on one machine and used on another: `compile_all` fills a folder with them. Numba's
+NUMBA_CPU_NAME names another CPU or a lower level; on other architectures it is the CPU that is there.
+
+What is kept on disk. One file per function, signature and level, in a folder of its own for each version of the
 sources:
 
     <base>/streamlstm/<version>-<hash of kernels/*.py, Python, Numba, llvmlite>/<function>-<hash of the key>.kernel
 
 `<base>` is STREAMLSTM_CACHE_DIR, else XDG_CACHE_HOME, else ~/.cache. This module is the one place outside `service`
 and `cli` that reads the environment: a function may be compiled before any configuration has been read.
-The key is Numba's own (signature, target triple, CPU name, CPU features), so one folder serves different CPUs and
-`NUMBA_CPU_NAME`. A file begins with the SHA-256 of the rest and is written under another name, then renamed.
+The key is Numba's own (signature, target triple, CPU name, CPU features), and a level is a CPU name to Numba: so one
+folder serves different CPUs, and none is given code that it can't run. A folder that can only be read serves too.
+A file begins with the SHA-256 of the rest and is written under another name, then renamed.
 
 Numba's own cache isn't used: it raises at import when its folder can't be written (even a filled one), raises on a
 truncated file, loads a damaged one, and doesn't see a change in an imported module.
@@ -21,9 +26,12 @@ Nothing that is wrong with the folder stops or changes a computation. The functi
 """
 
 import hashlib
+import importlib
 import logging
 import os
 import pickle
+import pkgutil
+import platform
 import re
 import stat
 import sys
@@ -35,14 +43,17 @@ from typing import Any, TypeVar, overload
 
 import llvmlite
 import numba
+from llvmlite.binding import get_host_cpu_name
 from numba.core import config as numba_config
 from numba.core import sigutils
 from numba.core.caching import NullCache
+from numba.core.codegen import get_host_cpu_features
 from numba.core.compiler import CompileResult
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
 from streamlstm import __version__
+from streamlstm.kernels.cpu_level import LEVELS, highest_level
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -50,12 +61,6 @@ _HERE = Path(__file__).parent
 _DIGEST = 32
 _log = logging.getLogger(__name__)
 _config: Any = numba_config  # its names are set at run time
-_LEVELS = {
-    "x86-64-v2": "cx16 sahf popcnt sse3 sse4.1 sse4.2 ssse3",
-    "x86-64-v3": "avx avx2 bmi bmi2 f16c fma lzcnt movbe xsave",
-    "x86-64-v4": "avx512f avx512bw avx512cd avx512dq avx512vl",
-}
-"""What each level adds, by LLVM's names (x86-64 psABI, section 3.1.1)."""
 
 
 @overload
@@ -164,6 +169,38 @@ def _compile_declared(function: Any) -> None:
         function.compile(function.declared_signature)
 
 
+# ------------------------------------------------------------------------------------------------- what is compiled for
+
+
+def _those_there(features: str) -> list[str]:
+    """Of a list as LLVM has it: +fma,-avx512f."""
+    return [feature[1:] for feature in features.split(",") if feature.startswith("+")]
+
+
+def _choose_cpu() -> None:
+    """Tell Numba the level before its target is made, as the first function is decorated: later it would change the
+    name, and not the code. A level that is named without features means its own.
+    """
+    if _config.CPU_NAME is None and _config.CPU_FEATURES is None and platform.machine() == "x86_64":
+        _config.CPU_NAME = highest_level(_those_there(get_host_cpu_features()))
+    if _config.CPU_NAME in LEVELS and _config.CPU_FEATURES is None:
+        _config.CPU_FEATURES = ""
+
+
+_choose_cpu()
+
+
+def compile_all() -> int:
+    """Compile every function with a declared signature into the cache; returns how many there are.
+
+    Nothing is run: NUMBA_CPU_NAME may be a level that this machine doesn't have.
+    """
+    for module in pkgutil.iter_modules([str(_HERE)]):
+        if not module.name.startswith("cuda"):  # compiled for the device that is there, when it is launched
+            importlib.import_module(f"streamlstm.kernels.{module.name}")
+    return warm_up()
+
+
 # ----------------------------------------------------------------------------------------------------------- the folder
 
 
@@ -246,21 +283,12 @@ def kernel_counts() -> dict[str, int]:
 
 
 def compiled_for() -> tuple[str, str]:
-    """The CPU that is compiled for: LLVM's name of it, and its level of the x86-64 psABI ("x86-64-v3"), or the
-    architecture on others. `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` count.
-    """
+    """LLVM's name of the CPU that is there, and the level of x86-64 that is compiled for (the architecture on others)."""
     triple, name, listed = cpu_target.target_context.codegen().magic_tuple()
     machine = triple.partition("-")[0]
-    if machine != "x86_64":
-        return name, machine
-    if name.startswith("x86-64") and not listed:
-        return name, name
-    features, reached = set(listed.split(",")), "x86-64"
-    for level, wanted in _LEVELS.items():
-        if not features.issuperset(f"+{feature}" for feature in wanted.split()):
-            break
-        reached = level
-    return name, reached
+    if machine == "x86_64":
+        machine = name if name in LEVELS and not listed else highest_level(_those_there(listed))
+    return get_host_cpu_name(), machine
 
 
 # --------------------------------------------------------------------------------------------- one function's overloads

@@ -55,8 +55,8 @@ def has_wide_vectors() -> bool:
 
 
 def machine() -> tuple[str, str]:
-    """The CPU that kernels are compiled for, as LLVM names it, and the widest vectors that they use of it: "AVX-512",
-    "AVX2", or "portable": without fused multiply-add, where each one is a call.
+    """The level of x86-64 or the CPU that kernels are compiled for, as LLVM names it, and the widest vectors that they
+    use of it: "AVX-512", "AVX2", or "portable": without fused multiply-add, where each one is a call.
     """
     _, name, features = cpu_target.target_context.codegen().magic_tuple()
     if has_wide_vectors():

@@ -253,7 +253,7 @@ def _build_pipeline(config: Config, counters: Counters, observed: Observed, stac
     threads = thread_count(config.engine.threads)
     stepping = stack.enter_context(ThreadPoolExecutor(threads, "step"))
     warm_up(config, model, stepping)
-    log.info("kernels", extra={"cache": cache_status()})
+    log.info("kernels", extra={"cpu": compiled_for()[1], "cache": cache_status()})
     forecaster = Forecaster(model, forecaster_settings(config, threads), stepping)
     observed.model, observed.scoring = _model_info(model), scoring_of(forecaster)
     observed.worst = partial(worst_streams, forecaster)

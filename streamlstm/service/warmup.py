@@ -12,6 +12,7 @@ import orjson
 
 from streamlstm.config import Config
 from streamlstm.engine.forecaster import Forecaster
+from streamlstm.errors import AccessError, InvariantError
 from streamlstm.kernels import compile as kernel_compiler
 from streamlstm.model.model_file import Model
 from streamlstm.service.counters import Counters
@@ -36,6 +37,21 @@ def warm_up(config: Config, model: Model, executor: Executor) -> None:
         )  # fmt: skip
         pipeline.add(Fetched(batches=[batch], positions={(config.input.topic, 0): 1}), pending, now=0.0)
     pipeline.encode(pending)
+
+
+def compile_beforehand(level: str | None) -> str:
+    """Put every kernel into the cache; says what was done. `level` is what NUMBA_CPU_NAME asked for at the start.
+
+    Raises AccessError when the cache couldn't keep them all, InvariantError when something else is compiled for.
+    """
+    _, found = kernel_compiler.compiled_for()
+    if level not in (None, found):
+        raise InvariantError(f"compile_beforehand: compiling for {found}, expected {level}: Numba was there before")
+    count = kernel_compiler.compile_all()
+    _, _, problems = kernel_compiler.cache_tally()
+    if problems:
+        raise AccessError("kernel cache: " + "; ".join(problems))
+    return f"{count} kernels for {found}, {kernel_compiler.cache_status()}"
 
 
 def _sample_values(config: Config, model: Model) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
 
 from tests.fingerprint import fingerprint
 
@@ -34,12 +35,14 @@ print(digest.hexdigest())
 
 @pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of the level of x86-64 that this machine has."""
     return fingerprint(FINGERPRINT, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.mark.parametrize(
     ("cpu", "features"),
     [
+        (get_host_cpu_name(), get_host_cpu_features().flatten()),  # the very CPU, as Numba compiles if nobody says
         ("x86-64", ""),  # SSE2, no fused multiply-add: libm's fmaf stands in
         ("x86-64-v2", ""),
         ("x86-64-v3", ""),

@@ -1,6 +1,7 @@
 """The cache of compiled kernels: every way in which its folder can be wrong ends in a right result."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -8,9 +9,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from llvmlite.binding import get_host_cpu_features
 
 from streamlstm.kernels import compile as kernel_compile
 from streamlstm.kernels.compile import compile_only_declared, compiled, warm_up
+from streamlstm.kernels.cpu_level import BASELINE, LEVELS, highest_level
 from streamlstm.kernels.hash_table import __name__ as a_kernel_module
 
 USE_A_KERNEL = """
@@ -218,6 +221,79 @@ def test_another_cpu_has_kernels_of_its_own(filled: Path) -> None:
     assert "0 loaded, 1 compiled, 1 stored\n" in use(filled, NUMBA_CPU_NAME="x86-64-v2", NUMBA_CPU_FEATURES="+avx")
     assert len(kernels_in(filled)) == 3 * len(before)
     assert "1 loaded, 0 compiled, 0 stored\n" in use(filled)
+
+
+def test_a_level_needs_all_its_features() -> None:
+    names = [BASELINE, *LEVELS]
+    for n, (name, added) in enumerate(LEVELS.items()):
+        has = {feature for level in names[1 : n + 2] for feature in LEVELS[level]} | {"sse4a", "avx512vbmi"}
+        assert highest_level(has) == name
+        for missing in added:
+            assert highest_level(has - {missing}) == names[n]
+
+
+CPU_AND_WIDTH = """
+import streamlstm.kernels.compile
+from streamlstm.kernels.vector import machine
+print(*machine())
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="levels are x86-64's")
+def test_what_is_compiled_for() -> None:
+    has = {feature for feature, there in get_host_cpu_features().items() if there}
+    level = highest_level(has)
+    vectors = {"x86-64-v4": "AVX-512", "x86-64-v3": "AVX2"}.get(level, "portable")
+    assert run(CPU_AND_WIDTH) == f"{level} {vectors}\n"
+    assert run(CPU_AND_WIDTH, NUMBA_CPU_NAME="x86-64-v3") == "x86-64-v3 AVX2\n"
+    assert run(CPU_AND_WIDTH, NUMBA_CPU_NAME="x86-64-v4", NUMBA_CPU_FEATURES="") == "x86-64-v4 AVX-512\n"
+    assert run(CPU_AND_WIDTH, NUMBA_CPU_NAME="x86-64-v2", NUMBA_CPU_FEATURES="+avx,+fma") == "x86-64-v2 AVX2\n"
+    assert run(CPU_AND_WIDTH, NUMBA_ENABLE_AVX="0").startswith(highest_level({f for f in has if f[:3] != "avx"}))
+
+
+DECLARED = """
+from streamlstm.kernels import stable_hash
+from streamlstm.kernels import compile as kernel_compile
+kernel_compile.pkgutil.iter_modules = lambda _: []
+print(kernel_compile.compile_all(), kernel_compile.cache_status())
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="levels are x86-64's")
+def test_compiled_for_a_level_beforehand_and_found_by_its_name(tmp_path: Path) -> None:
+    kernels: dict[str, list[bytes]] = {}
+    for level in ("x86-64-v2", "x86-64-v4"):
+        before = kernels_in(tmp_path)
+        said = run(DECLARED, STREAMLSTM_CACHE_DIR=str(tmp_path), NUMBA_CPU_NAME=level)
+        assert said.startswith("2 kept in ")
+        assert " 0 loaded" in said
+        kernels[level] = sorted(path.read_bytes() for path in set(kernels_in(tmp_path)) - set(before))
+    assert len(kernels["x86-64-v2"]) == len(kernels["x86-64-v4"]) > 0
+    before = kernels_in(tmp_path)
+    assert "; 2 loaded, 0 compiled, 0 stored\n" in run(
+        DECLARED, STREAMLSTM_CACHE_DIR=str(tmp_path), NUMBA_CPU_NAME="x86-64-v2"
+    )
+    assert kernels_in(tmp_path) == before
+
+
+INSTRUCTIONS = """
+import numpy as np
+from streamlstm.kernels.compile import compiled
+@compiled
+def squares(values, out):
+    for n in range(values.shape[0]):
+        out[n] = values[n] * values[n]
+squares(np.ones(8), np.ones(8))
+(text,) = squares.inspect_asm().values()
+print("zmm" in text or "{%k" in text, "ymm" in text)
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="levels are x86-64's")
+def test_the_code_is_that_of_the_level() -> None:
+    """Its name alone would be a promise: v2 has vectors of 128 bits, v3 of 256."""
+    assert run(INSTRUCTIONS, NUMBA_CPU_NAME="x86-64-v2") == "False False\n"
+    assert run(INSTRUCTIONS, NUMBA_CPU_NAME="x86-64-v3") == "False True\n"
 
 
 def test_runs_without_a_compiler_too() -> None:
