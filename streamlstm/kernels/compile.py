@@ -172,13 +172,17 @@ def _compile_declared(function: Any) -> None:
 # ------------------------------------------------------------------------------------------------- what is compiled for
 
 
+def _those_there(features: str) -> list[str]:
+    """Of a list as LLVM has it: +fma,-avx512f."""
+    return [feature[1:] for feature in features.split(",") if feature.startswith("+")]
+
+
 def _choose_cpu() -> None:
     """Tell Numba the level before its target is made, as the first function is decorated: later it would change the
     name, and not the code. A level that is named without features means its own.
     """
     if _config.CPU_NAME is None and _config.CPU_FEATURES is None and platform.machine() == "x86_64":
-        has = get_host_cpu_features().split(",")
-        _config.CPU_NAME = highest_level([feature[1:] for feature in has if feature.startswith("+")])
+        _config.CPU_NAME = highest_level(_those_there(get_host_cpu_features()))
     if _config.CPU_NAME in LEVELS and _config.CPU_FEATURES is None:
         _config.CPU_FEATURES = ""
 
@@ -279,10 +283,12 @@ def kernel_counts() -> dict[str, int]:
 
 
 def compiled_for() -> tuple[str, str]:
-    """The CPU of this machine as LLVM names it, and what kernels are compiled for: its level of x86-64 ("x86-64-v3"),
-    the CPU itself on another architecture, or what `NUMBA_CPU_NAME` says.
-    """
-    return get_host_cpu_name(), cpu_target.target_context.codegen().magic_tuple()[1]
+    """LLVM's name of the CPU that is there, and the level of x86-64 that is compiled for (the architecture on others)."""
+    triple, name, listed = cpu_target.target_context.codegen().magic_tuple()
+    machine = triple.partition("-")[0]
+    if machine == "x86_64":
+        machine = name if name in LEVELS and not listed else highest_level(_those_there(listed))
+    return get_host_cpu_name(), machine
 
 
 # --------------------------------------------------------------------------------------------- one function's overloads

@@ -71,7 +71,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class BuildInfo:
-    """What runs. `cpu` is LLVM's name of it, `cpu_level` the level of x86-64 that kernels are compiled for."""
+    """What runs. `cpu` is LLVM's name of the CPU, `cpu_level` the level of x86-64 that the kernels are compiled for."""
 
     version: str
     python: str

@@ -30,7 +30,6 @@ from streamlstm.config import Config
 from streamlstm.engine.forecaster import Forecaster
 from streamlstm.errors import FencedError, RetryError, StaleGenerationError
 from streamlstm.kernels.compile import cache_status, compiled_for
-from streamlstm.kernels.vector import machine
 from streamlstm.model.model_file import Model, load
 from streamlstm.service.committer import Committer
 from streamlstm.service.counters import BuildInfo, ConfigInfo, Counters, ModelInfo
@@ -254,7 +253,7 @@ def _build_pipeline(config: Config, counters: Counters, observed: Observed, stac
     threads = thread_count(config.engine.threads)
     stepping = stack.enter_context(ThreadPoolExecutor(threads, "step"))
     warm_up(config, model, stepping)
-    log.info("kernels", extra={"cpu": machine()[0], "cache": cache_status()})
+    log.info("kernels", extra={"cpu": compiled_for()[1], "cache": cache_status()})
     forecaster = Forecaster(model, forecaster_settings(config, threads), stepping)
     observed.model, observed.scoring = _model_info(model), scoring_of(forecaster)
     observed.worst = partial(worst_streams, forecaster)

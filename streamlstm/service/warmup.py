@@ -14,7 +14,6 @@ from streamlstm.config import Config
 from streamlstm.engine.forecaster import Forecaster
 from streamlstm.errors import AccessError, InvariantError
 from streamlstm.kernels import compile as kernel_compiler
-from streamlstm.kernels.vector import machine
 from streamlstm.model.model_file import Model
 from streamlstm.service.counters import Counters
 from streamlstm.service.pending import Pending
@@ -45,14 +44,14 @@ def compile_beforehand(level: str | None) -> str:
 
     Raises AccessError when the cache couldn't keep them all, InvariantError when something else is compiled for.
     """
-    cpu, _ = machine()
-    if level not in (None, cpu):
-        raise InvariantError(f"compile_beforehand: compiling for {cpu}, expected {level}: Numba was there before")
+    _, found = kernel_compiler.compiled_for()
+    if level not in (None, found):
+        raise InvariantError(f"compile_beforehand: compiling for {found}, expected {level}: Numba was there before")
     count = kernel_compiler.compile_all()
     _, _, problems = kernel_compiler.cache_tally()
     if problems:
         raise AccessError("kernel cache: " + "; ".join(problems))
-    return f"{count} kernels for {cpu}, {kernel_compiler.cache_status()}"
+    return f"{count} kernels for {found}, {kernel_compiler.cache_status()}"
 
 
 def _sample_values(config: Config, model: Model) -> Iterator[bytes]:

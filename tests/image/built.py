@@ -11,6 +11,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 FOLDER = CHECKOUT / ".cache" / "image"
 BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates", "usr-is-merged")
+PERL = ("usrmerge", "perl", "perl-modules-*", "libperl5*")  # installed to move files once, and half as much as all else
 BASE_LACKS = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")
 PROGRAMS = {
     "buildah": "buildah",
@@ -116,6 +117,7 @@ def _make_base() -> None:
         draft = FOLDER / "draft.tar"
         options = ["--variant=minbase", f"--include={','.join(BASE_PACKAGES)}"]
         options += [f"--dpkgopt=path-exclude={path}" for path in BASE_LACKS]
+        options.append(f"""--customize-hook=chroot "$1" apt-get purge -y --auto-remove '{"' '".join(PERL)}'""")
         subprocess.run(["mmdebstrap", *options, "bookworm", str(draft)], check=True)
         draft.rename(tarball)
     container = buildah("from", "scratch", quiet=True).strip()

@@ -13,10 +13,9 @@ CPUS = {"Nehalem": "x86-64-v2", "Haswell": "x86-64-v3"}
 SERVE = """
 import sys
 from streamlstm.cli.main import outcome
-from streamlstm.kernels.compile import cache_status
-from streamlstm.kernels.vector import machine
+from streamlstm.kernels.compile import cache_status, compiled_for
 code = outcome(["forecast", "--model", "/model.safetensors", "--input", "/history.csv", "--output", "-"])
-print(machine()[0], cache_status(), file=sys.stderr)
+print(compiled_for()[1], cache_status(), file=sys.stderr)
 sys.exit(code)
 """
 
