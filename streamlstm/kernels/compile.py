@@ -283,7 +283,7 @@ def kernel_counts() -> dict[str, int]:
 
 
 def compiled_for() -> tuple[str, str]:
-    """LLVM's name of the CPU that is there, and the level of x86-64 that is compiled for (the architecture on others)."""
+    """LLVM's name of this machine's CPU, and the level of x86-64 that is compiled for (on others, the architecture)."""
     triple, name, listed = cpu_target.target_context.codegen().magic_tuple()
     machine = triple.partition("-")[0]
     if machine == "x86_64":
