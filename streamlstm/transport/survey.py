@@ -12,14 +12,15 @@ from kafka.protocol.consumer import FetchRequest
 from kafka.protocol.metadata import MetadataRequest
 
 from streamlstm.errors import RetryError
+from streamlstm.transport.access import Permission
 from streamlstm.transport.cluster import (
     ACCESS_CODES,
     Cluster,
     CoordinatorKind,
     Lost,
     NotSent,
-    access_refused,
     code_name,
+    denied,
 )
 from streamlstm.transport.fetched import APPEND_TIME, CONTROL, HEADER
 from streamlstm.transport.offsets import LATEST, list_offsets
@@ -111,7 +112,7 @@ def describe_group(cluster: Cluster, group: str, deadline: float) -> GroupFacts:
 
     found = cluster.ask(ask, deadline, f"who is in group {group!r}").groups[0]
     if found.error_code in ACCESS_CODES:
-        raise access_refused(found.error_code, f"group {group!r}")
+        raise denied(cluster.settings, [Permission("Describe", "group", group)], found.error_code)
     if found.error_code:
         raise RetryError(f"group {group!r}: {code_name(found.error_code)}")
     members = [MemberFacts(each.client_id, each.client_host, each.group_instance_id) for each in found.members]
