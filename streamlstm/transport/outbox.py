@@ -2,11 +2,19 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from streamlstm.errors import BatchRefusedError
+from streamlstm.transport.access import TOPIC_DENIED
 from streamlstm.transport.cluster import code_name
 from streamlstm.transport.outcomes import Step, Verdict, verdict
-from streamlstm.transport.requests import Partition, ProduceBatch, Refusal
+from streamlstm.transport.requests import (
+    Partition,
+    ProduceBatch,
+    Refusal,
+    add_partitions_codes,
+    add_partitions_denied,
+)
 
 REQUESTS_PER_LEADER = 4
 _REASONS = {10: "too_large", 18: "too_large", 32: "invalid_timestamp"}
@@ -15,7 +23,8 @@ _REASONS = {10: "too_large", 18: "too_large", 32: "invalid_timestamp"}
 class Outbox:
     """Batches in order per partition, one of each partition under way at a time.
 
-    `sequences` are the writer's: per partition, the sequence number of the next record at this epoch.
+    `sequences` are the writer's: per partition, the sequence number of the next record at this epoch. `denied` are the
+    topics that a broker doesn't let us write to.
     """
 
     def __init__(self, batches: Sequence[ProduceBatch], sequences: dict[Partition, int]) -> None:
@@ -23,6 +32,7 @@ class Outbox:
         self._sequences = sequences
         self._unsent: dict[Partition, deque[int]] = {}
         self._refused: tuple[int, Refusal] | None = None
+        self.denied: set[str] = set()
         self.rewind()
 
     def rewind(self) -> None:
@@ -45,6 +55,8 @@ class Outbox:
         for partition, refusal in refusals.items():
             indexes = self._unsent[partition]
             if refusal.code:
+                if refusal.code == TOPIC_DENIED:
+                    self.denied.add(partition[0])
                 if verdict(Step.PRODUCE, refusal.code) is Verdict.BATCH_REFUSED:
                     self._refused = indexes[0], refusal
                 continue
@@ -53,6 +65,11 @@ class Outbox:
             if not indexes:
                 del self._unsent[partition]
         return {refusal.code for refusal in refusals.values()}
+
+    def announced(self, answer: Any) -> set[int]:
+        """The codes of an AddPartitionsToTxn reply."""
+        self.denied |= add_partitions_denied(answer)
+        return add_partitions_codes(answer)
 
     def refused(self) -> BatchRefusedError | None:
         """The error for the batch that the broker will never take."""

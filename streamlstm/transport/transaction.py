@@ -9,7 +9,7 @@ each reply means is decided in outcomes.py; here the requests are sent and the d
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from streamlstm.errors import (
@@ -24,7 +24,7 @@ from streamlstm.errors import (
 )
 from streamlstm.fault_points import reach
 from streamlstm.transport import requests
-from streamlstm.transport.access import TOPIC_DENIED, lacked
+from streamlstm.transport.access import lacked
 from streamlstm.transport.cluster import (
     ACCESS_CODES,
     DEADLINE_OVER,
@@ -99,7 +99,6 @@ class _Attempt:
     pause: float
     count: int = 1
     why: str = ""
-    denied_topics: set[str] = field(default_factory=set)
     denied: AccessError | None = None
 
     def note(self, step: Step, answer: NotSent | Lost | Later) -> None:
@@ -203,7 +202,7 @@ class Writer:
             attempt.why = attempt.why if code in (LOST, NOT_SENT) else f"{state.step.name}: {code_name(code)}"
         if code in ACCESS_CODES and attempt.denied is None:
             read = {topic for topic, _ in attempt.offsets} if state.step is Step.OFFSETS else set()
-            lacking = lacked(code, read, attempt.denied_topics, attempt.group.group_id, self.settings.transactional_id)
+            lacking = lacked(code, read, attempt.outbox.denied, attempt.group.group_id, self.settings.transactional_id)
             attempt.denied = denied(self._cluster.settings, lacking, code)
         if code == 0 and state.step in _POINTS:
             reach(_POINTS[state.step])
@@ -263,10 +262,7 @@ class Writer:
                 return self._verify(attempt)
             case Step.ADD_PARTITIONS:
                 request = requests.add_partitions(self._known, attempt.outbox.partitions)
-                answer = self._coordinated(request, attempt)
-                if not isinstance(answer, NotSent | Lost):
-                    attempt.denied_topics |= requests.add_partitions_denied(answer)
-                return self._codes(state, answer, attempt, requests.add_partitions_codes)
+                return self._codes(state, self._coordinated(request, attempt), attempt, attempt.outbox.announced)
             case Step.PRODUCE:
                 return self._produce(attempt)
             case Step.ADD_OFFSETS:
@@ -374,9 +370,7 @@ class Writer:
         if isinstance(answer, NotSent | Lost):
             attempt.note(Step.PRODUCE, answer)
             return {NOT_SENT if isinstance(answer, NotSent) else LOST}
-        refusals = requests.produce_refusals(answer)
-        attempt.denied_topics |= {topic for (topic, _), each in refusals.items() if each.code == TOPIC_DENIED}
-        return attempt.outbox.take(refusals)
+        return attempt.outbox.take(requests.produce_refusals(answer))
 
     def _failure(self, state: State, attempt: _Attempt) -> StreamlstmError:
         """The error for a state that FAILED. After all but two of them the producer is unusable."""
