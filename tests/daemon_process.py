@@ -130,7 +130,7 @@ class Daemon:
     def wait_for(self, name: str, least: float, seconds: float = 120.0) -> None:
         self._wait(lambda: self.metric(name) >= least, f"{name} >= {least}", seconds)
 
-    def wait_ready(self, seconds: float = 60.0) -> None:
+    def wait_ready(self, seconds: float = 180.0) -> None:
         self._wait(lambda: "ok" in self.page("/readyz"), "ready", seconds)
 
     def _wait(self, reached: object, what: str, seconds: float) -> None:

@@ -29,7 +29,8 @@ print(cache_status())
 IMPORT_ALL = """
 import pkgutil, streamlstm.kernels as kernels
 for module in pkgutil.iter_modules(kernels.__path__):
-    __import__(f"streamlstm.kernels.{module.name}")
+    if not module.name.startswith("cuda"):  # those need numba-cuda, and compile when they are launched
+        __import__(f"streamlstm.kernels.{module.name}")
 from streamlstm.kernels import compile
 assert compile._Tally.compiled == compile._Tally.loaded == 0
 """
