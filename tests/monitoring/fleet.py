@@ -21,8 +21,10 @@ from tests.monitoring.prometheus import Prometheus
 
 ROOT = Path(__file__).resolve().parents[2]
 STREAMS = 40
+FOR_EVER = 1 << 62
 SETTINGS: dict[str, object] = {
     "kafka.session_timeout_ms": 6_000, "kafka.heartbeat_interval_ms": 300, "commit.request_timeout_ms": 2_000,
+    "commit.transaction_timeout_ms": 4_000,
     "snapshot.interval_ms": 10_000, "engine.threads": 1, "state.max_streams": 1_000, "metrics.host": "127.0.0.1",
     "log.format": "logfmt",
 }  # fmt: skip
@@ -37,16 +39,17 @@ def plausible(chance: random.Random, stream: int, n: int) -> object:
 
 
 class Feed(threading.Thread):
-    """`rate` events per second, stream after stream, into all partitions of a topic."""
+    """`rate` events per second, stream after stream, into all partitions of a topic. `streams` of them live at a time,
+    each for `life` events.
+    """
 
-    def __init__(
-        self, bootstrap: str, topic: str, rate: float, value: Value = plausible, streams: int = STREAMS
-    ) -> None:
+    def __init__(self, bootstrap: str, topic: str, rate: float, value: Value, streams: int, life: int) -> None:
         super().__init__(daemon=True, name=f"feed of {topic}")
         self.rate = rate
         self._topic = topic
         self._value = value
         self._streams = streams
+        self._life = life
         self._chance = random.Random(topic)
         self._enough = threading.Event()
         self._producer = Producer(
@@ -66,7 +69,7 @@ class Feed(threading.Thread):
                 value = self._value(self._chance, stream, n)
                 if not isinstance(value, bytes):
                     value = b'{"ts":%d,"value":%.6g}' % (time.time_ns() // 1_000_000, value)
-                self._producer.produce(self._topic, value, b"stream-%d" % stream)
+                self._producer.produce(self._topic, value, b"stream-%d-%d" % (stream, n // self._life))
                 sent += 1
             self._producer.poll(0)
             self._enough.wait(0.02)
@@ -158,8 +161,8 @@ class Fleet:
     def topic(self, kind: str) -> str:
         return f"{self.job}-{kind}"
 
-    def feed(self, rate: float = 200.0, value: Value = plausible, streams: int = STREAMS) -> Feed:
-        feed = Feed(self.broker.bootstrap, self.topic("events"), rate, value, streams)
+    def feed(self, rate: float = 200.0, value: Value = plausible, streams: int = STREAMS, life: int = FOR_EVER) -> Feed:
+        feed = Feed(self.broker.bootstrap, self.topic("events"), rate, value, streams, life)
         self._feeds.append(feed)
         feed.start()
         return feed

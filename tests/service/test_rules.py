@@ -57,7 +57,7 @@ def test_every_name_and_label_is_in_the_table(rule: dict[str, Any]) -> None:
     assert used(expression)
     for metric, selectors in re.findall(r"\b(streamlstm[a-z0-9_:]*|up)\{([^}]*)\}", expression):
         assert set(re.findall(r"(\w+)\s*[=!]", selectors)) <= labels_of(metric), metric
-    for listed in re.findall(r"\b(?:by|without|on|group_left) \(([^)]*)\)", expression):
+    for listed in re.findall(r"\b(?:by|without|on|group_left|group_right) \(([^)]*)\)", expression):
         assert {label.strip() for label in listed.split(",")} - {""} <= known, listed
     for text in rule.get("annotations", {}).values():
         assert set(re.findall(r"\$labels\.(\w+)", text)) <= known
