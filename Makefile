@@ -74,7 +74,7 @@ check-ptx: .venv/.dev .venv/.cuda
 	.venv/bin/python -m tests.cuda.ptx
 
 bench-cuda:
-	$(CUDA_PYTHON) benchmarks/cuda.py
+	$(CUDA_PYTHON) benchmarks/cuda_step.py
 
 CONFIGURATIONS = 10000
 

@@ -1,6 +1,9 @@
 """run and health: the daemon, and whether it works."""
 
+import os
+import signal
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -15,6 +18,7 @@ def run(config_file: Path | None, overrides: tuple[str, ...]) -> int:
     SIGTERM or Ctrl-C commits what has been read and ends with 0; a second one ends at once. SIGHUP reads the
     configuration again, takes over [log] and says which other changes need a restart.
     """
+    signal.signal(signal.SIGTERM, _end_at_once)
     config = load_config(config_file, overrides)
     from streamlstm.service import logs
 
@@ -22,6 +26,13 @@ def run(config_file: Path | None, overrides: tuple[str, ...]) -> int:
     from streamlstm.service.daemon import run as run_daemon
 
     return run_daemon(config, lambda: load_config(config_file, overrides))
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    """Until the daemon takes the signal over. Process 1 of a container has no handling of it but its own, and nothing
+    has been read that would be lost.
+    """
+    os._exit(0)
 
 
 @click.command()

@@ -37,6 +37,7 @@ import stat
 import sys
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -340,7 +341,8 @@ class _KernelCache(NullCache):  # type: ignore[misc]
             draft.replace(path)
         except OSError as error:
             _note(f"{path.parent} cannot be written: {error.strerror}")
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):  # a file system that is read-only says so of what isn't there, too
+                draft.unlink(missing_ok=True)
             return
         _Tally.stored += 1
 
@@ -351,6 +353,7 @@ class _KernelCache(NullCache):  # type: ignore[misc]
         code = self._function.__code__
         closure = [cell.cell_contents for cell in self._function.__closure__ or ()]
         options = (_config.OPT, _config.LOOP_VECTORIZE, _config.SLP_VECTORIZE, _config.BOUNDSCHECK)
-        key = repr((str(sig), codegen.magic_tuple(), code.co_firstlineno, options)).encode() + dumps(closure)
+        argument_types, _ = sigutils.normalize_signature(sig)  # a declared one has a return type, a call hasn't
+        key = repr((str(argument_types), codegen.magic_tuple(), code.co_firstlineno, options)).encode() + dumps(closure)
         name = f"{self._function.__module__.rpartition('.')[2]}.{self._function.__qualname__}"
         return folder / f"{re.sub('[^A-Za-z0-9_.]', '', name)}-{hashlib.sha256(key).hexdigest()[:20]}.kernel"

@@ -5,6 +5,7 @@ The library's connection and protocol layers are sound and its consumer is repai
 connection, and a release outside SUPPORTED is refused.
 
     large reads      sockets are read 4 KB at a time, and TLS writes copy what is left after every partial send
+    copies           an answer is copied four times before it is decoded, a request before it is sent (frames.py)
     TLS handshake    has no deadline
     failed connects  leave their socket open
     refused logins   are forgotten at once and tried again for ever
@@ -39,6 +40,7 @@ from kafka.net.inet import KafkaNetSocket
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
+from kafka.protocol.parser import KafkaProtocol
 from kafka.protocol.producer import EndTxnRequest, ProduceRequest, TxnOffsetCommitRequest
 from kafka.record import MemoryRecords
 from kafka.structs import TopicPartition
@@ -91,7 +93,11 @@ def _seams() -> dict[str, bool]:
         "Fetcher._append": {"take", "next_fetch_offset", "leader_epoch"} <= _names(Fetcher._append),
         "Fetcher._parse_fetched_data": "partition_data" in _names(Fetcher._parse_fetched_data),
         "MemoryRecords._buffer": {"_buffer", "_next_slice"} <= set(MemoryRecords.__slots__),
-        "KafkaTCPTransport._sock_recv": {"_sock", "recv"} <= _names(KafkaTCPTransport._sock_recv),
+        "KafkaTCPTransport._read_from_sock": {"wait_read", "data_received"}
+        <= _names(KafkaTCPTransport._read_from_sock),
+        "KafkaTCPTransport._sock_send": "_write_buffer" in _names(KafkaTCPTransport._sock_send),
+        "KafkaConnection.parser": {"receive_bytes", "in_flight_requests"} <= _names(KafkaConnection.data_received),
+        "KafkaProtocol": {"_process_response", "_validate_frame_size", "send_bytes"} <= set(dir(KafkaProtocol)),
         "KafkaSSLTransport": "ssl_context" in KafkaSSLTransport.DEFAULT_CONFIG,
         "KafkaConnection.initialize": {"close", "init_future"} <= set(dir(KafkaConnection)),
         "KafkaNetSocket.sock_connect": {"dns_lookup", "sock_connect"} <= set(dir(KafkaNetSocket)),

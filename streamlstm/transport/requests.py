@@ -17,6 +17,7 @@ from kafka.protocol.producer import (
 )
 
 from streamlstm.transport.access import TOPIC_DENIED
+from streamlstm.transport.frames import Pieces
 from streamlstm.transport.group import Group
 from streamlstm.transport.outcomes import Protocol
 
@@ -69,7 +70,7 @@ def stamp(batch: ProduceBatch, producer: Producer, sequence: int) -> None:
 
 
 class _LeanProduce:
-    """A ProduceRequest that encodes itself with one copy of the records; kafka-python's encoder makes two.
+    """A ProduceRequest that encodes itself without a copy of the records; kafka-python's encoder makes two.
 
     Everything else is the request's own: its metaclass allows no subclass of another name.
     """
@@ -85,25 +86,29 @@ class _LeanProduce:
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._request, name, value)
 
-    def encode(self, version: int | None = None, header: bool = False, framed: bool = False) -> bytes:
+    def encode(self, version: int | None = None, header: bool = False, framed: bool = False) -> Pieces:
         found = self.API_VERSION if version is None else version
         is_flexible = self.flexible_version_q(found)
         count, text = (_compact_length, _compact_text) if is_flexible else (_length, _text)
         end = b"\0" if is_flexible else b""  # of a structure: no tagged fields (KIP-482)
-        pieces = []
+        pieces, small = Pieces(), bytearray(4 if framed else 0)
         if header:
             given = self._header
-            about = struct.pack(">hhi", given.request_api_key, given.request_api_version, given.correlation_id)
-            pieces += [about, _text(given.client_id), end]
-        pieces += [text(self.transactional_id), struct.pack(">hi", self.acks, self.timeout_ms)]
-        pieces.append(count(len(self.topic_data)))
+            small += struct.pack(">hhi", given.request_api_key, given.request_api_version, given.correlation_id)
+            small += _text(given.client_id) + end
+        small += text(self.transactional_id) + struct.pack(">hi", self.acks, self.timeout_ms)
+        small += count(len(self.topic_data))
         for topic in self.topic_data:
-            pieces += [text(topic.name), count(len(topic.partition_data))]
+            small += text(topic.name) + count(len(topic.partition_data))
             for row in topic.partition_data:
-                pieces += [struct.pack(">i", row.index), count(len(row.records)), row.records, end]
-            pieces.append(end)
-        pieces.append(end)
-        return b"".join([struct.pack(">i", sum(map(len, pieces))), *pieces] if framed else pieces)
+                small += struct.pack(">i", row.index) + count(len(row.records))
+                pieces += [small, row.records]
+                small = bytearray(end)
+            small += end
+        pieces.append(small + end)
+        if framed:
+            struct.pack_into(">i", pieces[0], 0, sum(map(len, pieces)) - 4)
+        return pieces
 
 
 def _length(n: int) -> bytes:

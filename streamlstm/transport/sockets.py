@@ -1,4 +1,4 @@
-"""Sockets for kafka-python: plain and TLS, read in large pieces, connected and greeted within a deadline.
+"""Sockets for kafka-python: plain and TLS, read to where answers stay, connected and greeted within a deadline.
 
 One half of what we repair in kafka-python 3.0; the other half, and the list of both, is in connection.py.
 """
@@ -6,7 +6,9 @@ One half of what we repair in kafka-python 3.0; the other half, and the list of 
 import logging
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from kafka.net.selector import NetworkSelector
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 from streamlstm.errors import ConfigError
+from streamlstm.transport.frames import Brought, Frames, Pieces, read_answers_in_place
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ CERTIFICATE_ALERTS = (
     "ACCESS_DENIED",
 )
 _TLS_ALERT = b"\x15\x03"  # RFC 8446, section 5.1
+_MOST_PIECES = 512  # of one system call; Linux takes 1,024
 _FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile")
 
 
@@ -50,58 +54,112 @@ class CutOffError(kafka_errors.KafkaConnectionError):  # type: ignore[misc]
     """A broker takes the connection and ends it before the first answer."""
 
 
-def connection_error(error: OSError) -> kafka_errors.KafkaError:
+def _lost(why: str | OSError) -> Exception:
+    lost: Exception = kafka_errors.KafkaConnectionError(why)
+    return lost
+
+
+def connection_error(error: OSError) -> Exception:
     """An error of a socket as one of kafka-python's, or of the above where it is about a certificate."""
     reason = getattr(error, "reason", None) or ""
     if isinstance(error, ssl.SSLCertVerificationError):
         return UntrustedBrokerError(error)
     if isinstance(error, ssl.SSLError) and "ALERT" in reason and reason.endswith(CERTIFICATE_ALERTS):
         return ClientCertificateError(reason.rpartition("ALERT_")[2].lower().replace("_", " "))
-    return kafka_errors.KafkaConnectionError(error)
+    return _lost(error)
 
 
-def _large_reads(base: type, *would_block: type[BaseException]) -> type:
-    """A transport that reads up to `read_bytes` at a time, and writes from views."""
+class _Socket(socket.socket):
+    """The event loop prints a socket each time it waits for one, and drops the text: this asks the system nothing."""
 
-    pending: tuple[type[BaseException], ...] = (BlockingIOError, InterruptedError, *would_block)
-
-    class LargeReads(base):  # type: ignore[misc]
-        read_bytes = 1 << 20
-        _has_read = False
-
-        def _sock_recv(self) -> tuple[bytes, Exception | None]:
-            chunks: list[bytes] = []
-            left = self.read_bytes
-            try:
-                while left > 0:
-                    chunk = self._sock.recv(left)
-                    if not chunk and not chunks:
-                        return b"", kafka_errors.KafkaConnectionError("socket disconnected")
-                    if not chunk:
-                        break  # kafka-python drops what comes with an error: the next read says it again
-                    chunks.append(chunk)
-                    left -= len(chunk)
-                    if not would_block:
-                        break  # the event loop comes back when there is more; TLS may hold more that it can't see
-            except pending:
-                pass
-            except OSError as error:
-                if not chunks:
-                    return b"", connection_error(error)
-            read = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            if not self._has_read and read.startswith(_TLS_ALERT):  # as the length of an answer it would be 352 MB
-                return b"", CutOffError("it answers with a TLS alert")
-            self._has_read = True
-            return read, None
-
-        def write(self, chunk: bytes) -> None:
-            super().write(memoryview(chunk))
-
-    return LargeReads
+    __repr__ = object.__repr__
 
 
-PlainTransport = _large_reads(KafkaTCPTransport)
-TlsTransport = _large_reads(KafkaSSLTransport, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+class _InPlace:
+    """Of a transport: reads answers to where they stay, up to `read_bytes` at a time, and sends pieces as they are."""
+
+    read_bytes = 1 << 20
+    _pending: tuple[type[BaseException], ...] = (BlockingIOError, InterruptedError)
+    _frames: Frames | None = None
+    _has_read = False
+    _woken_at = 1
+    _sock: Any
+    _protocol: Any
+    _write_buffer: deque[memoryview]
+    writelines: Callable[[list[memoryview]], None]
+
+    def _sock_recv(self) -> tuple[Brought, Exception | None]:
+        if self._frames is None:
+            self._frames = read_answers_in_place(self._protocol.parser)
+        brought = Brought()
+        try:
+            self._read_in(self._frames, brought)
+        except self._pending:
+            pass
+        except (OSError, kafka_errors.KafkaError) as error:
+            if not brought:  # kafka-python drops what comes with an error: the next read says it again
+                return brought, connection_error(error) if isinstance(error, OSError) else error
+        return brought, None
+
+    def _read_in(self, frames: Frames, brought: Brought) -> None:
+        """What is there, a piece of it; the event loop comes back when there is more."""
+        self._read_once(frames, brought, self.read_bytes)
+        woken_at = max(1, min(frames.missing, self.read_bytes))
+        if woken_at != self._woken_at:  # the kernel holds back the rest of a large answer until it pays
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, woken_at)
+            self._woken_at = woken_at
+
+    def _read_once(self, frames: Frames, brought: Brought, most: int) -> None:
+        count = self._sock.recv_into(frames.room(most))
+        if not count:
+            raise kafka_errors.KafkaConnectionError("socket disconnected")
+        if not self._has_read and frames.room(2)[:2] == _TLS_ALERT:  # as the size of an answer it would be 352 MB
+            raise CutOffError("it answers with a TLS alert")
+        self._has_read = True
+        brought.add(count, frames.take(count))
+
+    def write(self, data: bytes | Pieces) -> None:
+        """Send this, after what waits."""
+        self.writelines([memoryview(each) for each in (data if isinstance(data, Pieces) else [data]) if each])
+
+    def _sock_send(self) -> tuple[int, Exception | None]:
+        waiting, sent = self._write_buffer, 0
+        if self._sock is None:
+            return 0, _lost("closed while it was sent to")
+        try:
+            while waiting:
+                count = self._sock.sendmsg(list(islice(waiting, _MOST_PIECES)))
+                sent += count
+                while count:
+                    first = waiting.popleft()
+                    if count < len(first):
+                        waiting.appendleft(first[count:])
+                    count -= min(count, len(first))
+        except self._pending:
+            pass
+        except OSError as error:
+            return sent, _lost(error)
+        return sent, None
+
+
+class PlainTransport(_InPlace, KafkaTCPTransport):  # type: ignore[misc]
+    pass
+
+
+class TlsTransport(_InPlace, KafkaSSLTransport):  # type: ignore[misc]
+    _pending = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+    def _read_in(self, frames: Frames, brought: Brought) -> None:
+        """All that is there, for the event loop can't see what TLS holds."""
+        while len(brought) < self.read_bytes:
+            self._read_once(frames, brought, self.read_bytes - len(brought))
+
+    def write(self, data: bytes | Pieces) -> None:
+        super().write(b"".join(data) if isinstance(data, Pieces) else data)  # each piece would be a TLS record
+
+    def _sock_send(self) -> tuple[int, Exception | None]:
+        sent: tuple[int, Exception | None] = KafkaSSLTransport._sock_send(self)
+        return sent
 
 
 async def connect(
@@ -111,7 +169,7 @@ async def connect(
     addresses = KafkaNetSocket()
     failure: BaseException = kafka_errors.KafkaConnectionError("the name has no address")
     for family, kind, protocol, _, address in addresses.dns_lookup(host, port):
-        sock = socket.socket(family, kind, protocol)
+        sock = _Socket(family, kind, protocol)
         try:
             sock.setblocking(False)
             for option in options:

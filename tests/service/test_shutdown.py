@@ -67,3 +67,18 @@ def test_handlers_are_put_back() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     assert codes == [143]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_asked_to_end_before_the_daemon_is_there_it_ends_at_once() -> None:
+    """By a handler of our own: process 1 of a container would not be ended by a signal without one."""
+    script = (
+        "import os, signal\n"
+        "from streamlstm.cli import serve\n"
+        "def asked(*given):\n"
+        "    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    raise AssertionError('it goes on')\n"
+        "serve.load_config = asked\n"
+        "serve.run.callback(None, ())\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -6,6 +6,7 @@ When a test of the second kind fails after an upgrade, the library has mended th
 import inspect
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -18,6 +19,7 @@ from kafka.coordinator.base import BaseCoordinator
 from kafka.net.inet import KafkaNetSocket, create_connection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
+from kafka.protocol.frame import KafkaBytes
 from kafka.structs import TopicPartition
 from local_kafka import LocalKafka
 
@@ -29,6 +31,7 @@ from streamlstm.transport.source import Source
 from tests.transport.fault_proxy import Api, Fault, FaultProxy, Harm
 from tests.transport.group_members import poll
 from tests.transport.live import batch, connected, fresh, make_topic, no_member, produce, read_all, writing
+from tests.transport.test_sockets import Connection
 
 USER, PASSWORD = "streamlstm", "a secret"
 JAAS = (
@@ -58,6 +61,7 @@ def test_a_missing_seam_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_faults_that_are_repaired_are_still_there() -> None:
     for transport in (KafkaTCPTransport, KafkaSSLTransport):
         assert "recv(4096)" in inspect.getsource(transport._sock_recv)
+    assert "bytes(self[start:self._idx])" in inspect.getsource(KafkaBytes.read)
     assert "wait_read(self._sock)" in inspect.getsource(KafkaSSLTransport.handshake)
     assert "ssl_ciphers" not in KafkaSSLTransport.DEFAULT_CONFIG
     assert "close" not in inspect.getsource(create_connection) + inspect.getsource(KafkaNetSocket.sock_connect)
@@ -206,7 +210,7 @@ def test_what_tls_holds_back_is_read_at_once(certificate: Path) -> None:
     subprocess.run([*command, "-out", str(key)], check=True, capture_output=True)
     server.load_cert_chain(key)
     ours, theirs = socket.socketpair()
-    sent = bytes(range(256)) * 400
+    sent = struct.pack(">i", 102_400) + bytes(range(256)) * 400
     with server.wrap_socket(theirs, server_side=True, do_handshake_on_connect=False) as far:
         client = ssl.create_default_context(cafile=str(certificate / "ca.pem"))
         transport = sockets.TlsTransport(None, ours, host="localhost", ssl_context=client)
@@ -218,9 +222,11 @@ def test_what_tls_holds_back_is_read_at_once(certificate: Path) -> None:
         sending.start()
         sending.join()
         transport._sock.setblocking(False)
-        received, error = transport._sock_recv()
-        assert (received, error) == (sent, None)
-        assert transport._sock_recv() == (b"", None)
+        transport.set_protocol(Connection())
+        brought, error = transport._sock_recv()
+        assert ([bytes(answer.read()) for answer in brought.answers], error) == ([sent[4:]], None)
+        brought, error = transport._sock_recv()
+        assert (len(brought), error) == (0, None)
         far.close()
         assert transport._sock_recv()[1] is not None
         transport._sock.close()

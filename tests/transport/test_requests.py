@@ -47,4 +47,4 @@ def test_the_bytes_of_a_produce_request(
     for request in (ours, reference):
         request.API_VERSION = version
         request.with_header(correlation_id=correlation, client_id=client)
-    assert ours.encode(header=header, framed=framed) == bytes(reference.encode(header=header, framed=framed))
+    assert b"".join(ours.encode(header=header, framed=framed)) == bytes(reference.encode(header=header, framed=framed))

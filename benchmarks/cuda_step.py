@@ -1,6 +1,6 @@
 """The step on a CUDA device: steps per second in one launch, events per second with transfers, beside cuDNN and torch.
 
-    python benchmarks/cuda.py [--configs 1-64-1-1,...] [--seconds 1] [--minutes 8] [--json FILE]
+    python benchmarks/cuda_step.py [--configs 1-64-1-1,...] [--seconds 1] [--minutes 8] [--json FILE]
 
 For each model (inputs-hidden-layers-outputs):
 
