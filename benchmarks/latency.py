@@ -95,9 +95,9 @@ def _read_forecasts(bootstrap: str, topic: str, count: int) -> dict[tuple[int, i
     consumer, arrived = _reader(bootstrap, topic), {}
     deadline = time.monotonic() + 120
     while len(arrived) < count and time.monotonic() < deadline:
-        messages = consumer.consume(1000, 0.005)
+        first = consumer.poll(0.1)
         now = time.time() * 1e3
-        for m in messages:
+        for m in [first, *consumer.consume(1000, 0.0)] if first is not None else []:
             source = json.loads(m.value())["src"]
             arrived[source["partition"], source["offset"]] = now
     consumer.close()

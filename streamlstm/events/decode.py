@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamlstm.errors import InvariantError
 from streamlstm.events.batch import EventBatch, Reason
@@ -11,7 +12,7 @@ from streamlstm.events.fields import FieldPaths, TimeUnit
 from streamlstm.events.json_value import JsonEvent, JsonReader
 from streamlstm.events.times import DECIMALS, EARLIEST_MS, LATEST_MS
 from streamlstm.kernels.raw import decode_raw
-from streamlstm.kernels.record_batch import SMALLEST_RECORD, decode_records
+from streamlstm.kernels.record_batch import BAD_COUNT, SMALLEST_RECORD, decode_batches, decode_records
 from streamlstm.kernels.text import FIELD_OR_KEY, ONLY_FIELD, ONLY_KEY, scan_events
 
 _STREAM_SOURCES = {"auto": FIELD_OR_KEY, "key": ONLY_KEY, "field": ONLY_FIELD}
@@ -65,9 +66,7 @@ def append_batch(
     """
     size = len(records)
     if not 0 <= count <= size // SMALLEST_RECORD:
-        return MalformedBatch(
-            f"records: expected {count} in {size} bytes, which hold {size // SMALLEST_RECORD} at most"
-        )
+        return MalformedBatch(_bad_count(count, size))
     used, first = batch.payload_used, batch.n
     batch.reserve_rows(count)
     at = batch.append_payload(records)
@@ -85,6 +84,52 @@ def append_batch(
     batch.reason[first : first + rows] = Reason.OK
     batch.extend_run(topic, partition, first + rows)
     return Appended(first, first + rows)
+
+
+def append_batches(
+    batch: EventBatch,
+    topic: str,
+    partition: int,
+    content: bytes | bytearray | memoryview,
+    spans: NDArray[np.int64],
+    min_offset: int = 0,
+) -> list[tuple[int, int, MalformedBatch]]:
+    """As `append_batch`, for record batches of one partition that stand one behind the other.
+
+    spans int64 [n, 7]: of each its records section [start, stop) in `content`, then count, base offset, last offset,
+    base timestamp, append time. Of those that are malformed nothing is appended: returns which they are, and the row
+    before which each stood.
+    """
+    refused: list[tuple[int, int, MalformedBatch]] = []
+    at = batch.append_payload(content)
+    counts, most = spans[:, 2], (spans[:, 1] - spans[:, 0]) // SMALLEST_RECORD
+    batch.reserve_rows(int(np.clip(counts, 0, most).sum()))
+    outcome = np.zeros(2, np.int64)
+    k = 0
+    while k < len(spans):
+        done = decode_batches(
+            batch.payload, at, spans, k, min_offset, batch.n,
+            batch.offset, batch.timestamp, batch.key_at, batch.key_len, batch.value_at, batch.value_len,
+            batch.headers_at, batch.headers_len, outcome,
+        )  # fmt: skip
+        rows, why = outcome.tolist()
+        batch.reason[batch.n : batch.n + rows] = Reason.OK
+        batch.extend_run(topic, partition, batch.n + rows)
+        if done < len(spans):
+            refused.append((done, batch.n, MalformedBatch(_why(why, *spans[done].tolist()))))
+        k = done + 1
+    return refused
+
+
+def _why(code: int, start: int, stop: int, count: int, base: int, last: int, *times: int) -> str:
+    """What is wrong with a record batch, by `decode_batches`."""
+    if code == BAD_COUNT:
+        return _bad_count(count, stop - start)
+    return _problem(-1 - code, count) if code < 0 else f"offset {code} in a batch that ends with {last}"
+
+
+def _bad_count(count: int, size: int) -> str:
+    return f"records: expected {count} in {size} bytes, which hold {size // SMALLEST_RECORD} at most"
 
 
 def _problem(record: int, count: int) -> str:

@@ -22,6 +22,9 @@ from streamlstm.kernels.words import load_byte
 SMALLEST_RECORD = 7
 """Bytes of a record with neither key, value nor headers."""
 
+BAD_COUNT = -(2**63)
+"""A batch says that it has more records than its bytes hold, or fewer than none."""
+
 _OVERRUN = -(2**62)
 _INT32_MAX = 2**31 - 1
 
@@ -133,3 +136,51 @@ def decode_records(
         headers_len[row] = record_end - headers
         row += 1
     return row - row0 if p == end else -1 - count
+
+
+@compiled(
+    "int64(uint8[::1], int64, int64[:, ::1], int64, int64, int64, int64[::1], int64[::1], "
+    "int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1])"
+)
+def decode_batches(
+    payload: NDArray[np.uint8],
+    at: int,
+    spans: NDArray[np.int64],
+    first: int,
+    min_offset: int,
+    row0: int,
+    offset: NDArray[np.int64],
+    timestamp: NDArray[np.int64],
+    key_at: NDArray[np.int64],
+    key_len: NDArray[np.int64],
+    value_at: NDArray[np.int64],
+    value_len: NDArray[np.int64],
+    headers_at: NDArray[np.int64],
+    headers_len: NDArray[np.int64],
+    outcome: NDArray[np.int64],
+) -> int:
+    """`decode_records` for each of `spans` from `first` on, up to the first that is malformed; returns which that is,
+    len(spans) when none is.
+
+    spans int64 [n, 7]: records section [start, stop) behind payload[at], count, base offset, last offset, base
+    timestamp, append time. The columns have room for row0 and the records of all batches whose count can be.
+    outcome int64 [2], written: the number of rows, and why the batch was refused: BAD_COUNT, what `decode_records`
+    returned (< 0), or (>= 0) an offset beyond the batch's last.
+    """
+    row = row0
+    for k in range(first, spans.shape[0]):
+        start, stop, count, last = spans[k, 0], spans[k, 1], spans[k, 2], spans[k, 4]
+        rows = BAD_COUNT
+        if 0 <= count <= (stop - start) // SMALLEST_RECORD:
+            rows = decode_records(
+                payload, at + start, at + stop, spans[k, 3], spans[k, 5], spans[k, 6], count, min_offset, row,
+                offset, timestamp, key_at, key_len, value_at, value_len, headers_at, headers_len,
+            )  # fmt: skip
+        beyond = rows > 0 and offset[row + rows - 1] > last
+        if rows < 0 or beyond:
+            outcome[0] = row - row0
+            outcome[1] = offset[row + rows - 1] if beyond else rows
+            return k
+        row += rows
+    outcome[0] = row - row0
+    return int(spans.shape[0])

@@ -16,7 +16,6 @@ import numpy as np
 from streamlstm.config import Config
 from streamlstm.errors import BadDataError, InputMissingError, OffsetGoneError, RetryError
 from streamlstm.events.batch import EventBatch
-from streamlstm.events.decode import MalformedBatch
 from streamlstm.events.sources import Answered, ForecastReader, LetterReader
 from streamlstm.service.account import Account, Answers, Kind, Result
 from streamlstm.service.audit_range import AuditOptions, Range, plan
@@ -217,8 +216,8 @@ class Audit:
             if isinstance(each, PoisonBatch):
                 unreadable.append((each.base_offset, each.last_offset))
                 continue
-            if isinstance(append_fetched(self._batch, each, each.min_offset), MalformedBatch):
-                unreadable.append((max(each.base_offset, each.min_offset), each.last_offset))
+            refused = append_fetched(self._batch, each, each.min_offset)
+            unreadable += [(first, last) for _, first, last, _ in refused]
         return unreadable
 
 

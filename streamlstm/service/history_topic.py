@@ -15,7 +15,6 @@ import numpy as np
 from streamlstm.config import Config
 from streamlstm.errors import InputMissingError, OffsetGoneError, UsageError
 from streamlstm.events.batch import EventBatch
-from streamlstm.events.decode import MalformedBatch
 from streamlstm.history.collector import PASSED_OVER, Collector, Rules
 from streamlstm.history.history import History
 from streamlstm.history.report import Kind
@@ -113,14 +112,13 @@ class TopicHistory:
         batch.clear()
         for each in found:
             if isinstance(each, PoisonBatch):
-                kind, offset, message = Kind(each.reason), each.base_offset, each.message
+                refused = [(each.base_offset, Kind(each.reason), each.message)]
             else:
-                appended = append_fetched(batch, each, each.min_offset)
-                if not isinstance(appended, MalformedBatch):
-                    continue
-                kind, offset, message = Kind(appended.reason.label), each.base_offset, appended.problem
-            if offset < stop:
-                collector.report.add(kind, 1, f"{each.partition}:{offset}", found=message)
+                unreadable = append_fetched(batch, each, each.min_offset)
+                refused = [(first, Kind(found.reason.label), found.problem) for _, first, _, found in unreadable]
+            for offset, kind, message in refused:
+                if offset < stop:
+                    collector.report.add(kind, 1, f"{each.partition}:{offset}", found=message)
         batch.truncate(int(np.searchsorted(batch.offset[: batch.n], stop)))
         begin_ms, end_ms = self._asked.start.time_ms, self._asked.stop.time_ms
         times, reason = batch.timestamp[: batch.n], batch.reason[: batch.n]

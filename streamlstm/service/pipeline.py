@@ -15,7 +15,6 @@ from streamlstm.engine.forecaster import Forecaster
 from streamlstm.errors import InvariantError
 from streamlstm.events.batch import EventBatch, Reason
 from streamlstm.events.dead_letter import DeadLetterEncoder, PoisonReference
-from streamlstm.events.decode import MalformedBatch
 from streamlstm.events.encode import EncodedBatch, ForecastEncoder
 from streamlstm.events.forecast import ForecastBatch, Status
 from streamlstm.fault_points import reach
@@ -23,7 +22,7 @@ from streamlstm.service.counters import Counters, Stage
 from streamlstm.service.pending import Part, Pending, TopicPartition
 from streamlstm.service.rows import append_fetched
 from streamlstm.service.wiring import event_decoder, lets_missing
-from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
+from streamlstm.transport.fetched import PoisonBatch
 from streamlstm.transport.record_batches import encode_batch
 from streamlstm.transport.source import Fetched
 
@@ -136,7 +135,7 @@ class Pipeline:
         batch = self._replayed
         for item in fetched.batches:
             until = self._replay_until.get((item.topic, item.partition), 0)
-            if item.base_offset < until and isinstance(item, FetchedBatch):
+            if item.base_offset < until and not isinstance(item, PoisonBatch):
                 start = batch.n
                 append_fetched(batch, item, item.min_offset)
                 batch.truncate(start + int(np.searchsorted(batch.offset[start : batch.n], until)))
@@ -220,9 +219,9 @@ class Pipeline:
                 self._poison.setdefault(source, []).append((self.batch.n, _unreadable(item)))
                 continue
             self._leader_epochs[source] = item.leader_epoch
-            appended = append_fetched(self.batch, item, max(item.min_offset, answered_before))
-            if isinstance(appended, MalformedBatch):
-                self._poison.setdefault(source, []).append((self.batch.n, _malformed(item, appended)))
+            for row, first, last, found in append_fetched(self.batch, item, max(item.min_offset, answered_before)):
+                reference = PoisonReference(*source, first, last, found.reason, found.problem)
+                self._poison.setdefault(source, []).append((row, reference))
 
     def _encode(self, source: TopicPartition, rows: NDArray[np.int64], answers: ForecastBatch, part: Part) -> None:
         """Forecasts first: a row whose forecast is too large for a record batch becomes a dead letter by that. Dead
@@ -264,17 +263,6 @@ class Pipeline:
 def _unreadable(item: PoisonBatch) -> PoisonReference:
     reason = Reason[item.reason.upper()]
     return PoisonReference(item.topic, item.partition, item.base_offset, item.last_offset, reason, item.message)
-
-
-def _malformed(item: FetchedBatch, found: MalformedBatch) -> PoisonReference:
-    return PoisonReference(
-        item.topic,
-        item.partition,
-        max(item.base_offset, item.min_offset),
-        item.last_offset,
-        found.reason,
-        found.problem,
-    )
 
 
 def _check_accounts(

@@ -13,9 +13,12 @@ cannot be read is a PoisonBatch, and reading goes on behind it.
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
 import crc32c
+import numpy as np
+from numpy.typing import NDArray
 
 from streamlstm.transport.codecs import UndecodableError, UnknownCodecError, decompress
 
@@ -26,6 +29,16 @@ _CRC_FROM = 21
 _DELTA_AT = 23
 _CODEC, APPEND_TIME, _TRANSACTIONAL, CONTROL = 0x07, 0x08, 0x10, 0x20
 _SMALLEST_RECORD = 7
+RUN_BYTES = 1 << 16
+_LENGTH = struct.Struct(">i")
+_FIELDS = np.dtype(
+    {
+        "names": ["base", "epoch", "crc", "attributes", "delta", "base_time", "max_time", "count"],
+        "formats": [">i8", ">i4", ">u4", ">i2", ">i4", ">i8", ">i8", ">i4"],
+        "offsets": [0, 12, 17, _CRC_FROM, _DELTA_AT, 27, 35, 57],
+        "itemsize": HEADER.size,
+    }
+)
 
 PoisonReason = Literal["corrupt_batch", "unknown_codec"]
 
@@ -48,6 +61,39 @@ class FetchedBatch:
     append_time: int
     min_offset: int
     leader_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedRun:
+    """Record batches that stand one behind the other, none of them compressed: what producers that don't wait for more
+    records leave, one or a few to a batch.
+
+    `records` holds them whole; `spans` int64 [n, 7] says of each where its records section begins and ends in there,
+    and then count, base offset, last offset, base timestamp, append time, as in FetchedBatch.
+    """
+
+    topic: str
+    partition: int
+    records: memoryview
+    spans: NDArray[np.int64]
+    min_offset: int
+    leader_epoch: int
+
+    @property
+    def base_offset(self) -> int:
+        return int(self.spans[0, 3])
+
+    @property
+    def last_offset(self) -> int:
+        return int(self.spans[-1, 4])
+
+    def batches(self) -> Iterator[FetchedBatch]:
+        """One by one."""
+        for start, stop, count, base, last, base_time, append_time in self.spans.tolist():
+            yield FetchedBatch(
+                self.topic, self.partition, self.records[start:stop], count, base, last, base_time, append_time,
+                max(base, self.min_offset), self.leader_epoch,
+            )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +139,21 @@ class PartitionBytes:
         self._aborting: set[int] = set()
 
     def __iter__(self) -> Iterator[FetchedBatch | PoisonBatch]:
+        for each in self.runs():
+            if isinstance(each, FetchedRun):
+                yield from each.batches()
+            else:
+                yield each
+
+    def runs(self) -> Iterator[FetchedRun | FetchedBatch | PoisonBatch]:
+        """As iterating, but sound plain batches in a row, RUN_BYTES of them at most, come as one: ten times as fast."""
         progress = False
         while True:
+            run = self._run()
+            if run is not None:
+                progress = True
+                yield run
+                continue
             size = self._next_size()
             if size is None:
                 break
@@ -106,6 +165,52 @@ class PartitionBytes:
                 yield batch
         if not progress and len(self._buffer):
             yield self._poison(self.position, self.position, "no whole record batch where the broker owes one")
+
+    def _run(self) -> FetchedRun | None:
+        """The sound plain batches from here on, if there are two at least; the position moves behind them."""
+        if self._aborted or self._aborting:
+            return None
+        bounds = self._bounds()
+        if len(bounds) < 3:
+            return None
+        starts = np.array(bounds[:-1])
+        heads = np.frombuffer(self._buffer, np.uint8)[starts[:, None] + np.arange(HEADER.size)].view(_FIELDS)[:, 0]
+        last = heads["base"] + heads["delta"].astype(np.int64)
+        before = np.concatenate([[max(self.position, int(heads["base"][0])) - 1], last[:-1]])
+        sound = (heads["delta"] >= 0) & (last > before) & (heads["epoch"] == heads["epoch"][0])
+        sound[1:] &= heads["base"][1:] > before[1:]
+        count = self._unbroken(bounds, heads["crc"], len(starts) if sound.all() else int(np.argmin(sound)))
+        if count < 2:
+            return None
+        stop, at = bounds[count], self._at
+        heads, starts, last = heads[:count], starts[:count] - at, last[:count]
+        append_time = np.where(heads["attributes"] & APPEND_TIME, heads["max_time"], -1)
+        stops = np.array(bounds[1 : count + 1]) - at
+        columns = (starts + HEADER.size, stops, heads["count"], heads["base"], last, heads["base_time"], append_time)
+        begin, self.position = max(int(heads["base"][0]), self.position), int(last[-1]) + 1
+        self.leader_epoch, self._at = int(heads["epoch"][0]), stop
+        spans = np.stack([np.asarray(each, np.int64) for each in columns], axis=1)
+        return FetchedRun(self.topic, self.partition, self._buffer[at:stop], spans, begin, self.leader_epoch)
+
+    def _bounds(self) -> list[int]:
+        """Where plain batches begin and end from here on by the lengths that they say, RUN_BYTES of them at most."""
+        buffer, at, bounds = self._buffer, self._at, [self._at]
+        end = min(len(buffer), at + RUN_BYTES)
+        while end - at >= HEADER.size:
+            if buffer[at + _MAGIC_AT] != 2 or buffer[at + _CRC_FROM + 1] & (_CODEC | CONTROL):
+                break
+            at += _LENGTH.unpack_from(buffer, at + 8)[0] + _FRAME
+            if not bounds[-1] + HEADER.size <= at <= end:
+                break
+            bounds.append(at)
+        return bounds
+
+    def _unbroken(self, bounds: list[int], crcs: NDArray[Any], most: int) -> int:
+        """How many of the first `most` batches, one behind the other, have the CRC that they say."""
+        for k, ((start, stop), crc) in enumerate(zip(pairwise(bounds[: most + 1]), crcs.tolist(), strict=False)):
+            if crc32c.crc32c(self._buffer[start + _CRC_FROM : stop]) != crc:
+                return k
+        return most
 
     def _next_size(self) -> int | None:
         """Bytes of the next batch; None at the end, and at a batch that the size limit of the fetch has cut."""

@@ -6,7 +6,7 @@ from typing import Any
 from kafka.structs import TopicPartition
 
 from streamlstm.transport.connection import partition_buffer
-from streamlstm.transport.fetched import AbortedTransaction, FetchedBatch, PartitionBytes, PoisonBatch
+from streamlstm.transport.fetched import AbortedTransaction, FetchedBatch, FetchedRun, PartitionBytes, PoisonBatch
 
 BUDGET_UNIT = 1024  # bytes of records
 
@@ -30,7 +30,7 @@ class BatchRecords:
         self._bytes = PartitionBytes(
             tp.topic, tp.partition, fetch_offset, partition_buffer(records), aborted, max_batch_bytes
         )
-        self._batches: Iterator[FetchedBatch | PoisonBatch] | None = iter(self._bytes)
+        self._batches: Iterator[FetchedRun | FetchedBatch | PoisonBatch] | None = self._bytes.runs()
         self._on_drain: Callable[[Any], None] = given["on_drain"]
 
     @property
@@ -52,7 +52,7 @@ class BatchRecords:
             if batch is None:
                 self.drain()
                 break
-            size = len(batch.records) if isinstance(batch, FetchedBatch) else 0
+            size = 0 if isinstance(batch, PoisonBatch) else len(batch.records)
             taken.append(batch)
             taken.weight += 1 + size // BUDGET_UNIT
             self.bytes_read += 1 + size

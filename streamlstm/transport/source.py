@@ -37,7 +37,7 @@ from streamlstm.transport.connection import (
     positions,
     request_rejoin,
 )
-from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
+from streamlstm.transport.fetched import FetchedBatch, FetchedRun, PoisonBatch
 from streamlstm.transport.group import Group
 from streamlstm.transport.offsets import EARLIEST, LATEST, Later, Partition, ask_committed, list_offsets
 from streamlstm.transport.partition_records import BUDGET_UNIT, BatchRecords
@@ -74,7 +74,7 @@ class Fetched:
     the offset they begin at; those for which the group has committed none yet are in `fresh`.
     """
 
-    batches: list[FetchedBatch | PoisonBatch] = field(default_factory=list)
+    batches: list[FetchedRun | FetchedBatch | PoisonBatch] = field(default_factory=list)
     positions: dict[Partition, int] = field(default_factory=dict)
     assigned: dict[Partition, int] = field(default_factory=dict)
     fresh: set[Partition] = field(default_factory=set)
@@ -85,7 +85,7 @@ class Fetched:
     @property
     def size(self) -> int:
         """Decompressed bytes of records."""
-        return sum(len(batch.records) for batch in self.batches if isinstance(batch, FetchedBatch))
+        return sum(len(batch.records) for batch in self.batches if not isinstance(batch, PoisonBatch))
 
     def __bool__(self) -> bool:
         return bool(self.batches or self.positions or self.assigned or self.revoked or self.lost or self.gaps)
@@ -252,7 +252,7 @@ class Source:
         except kafka_errors.KafkaError:
             self.poll_errors += 1
 
-    def _take(self, deadline: float, max_bytes: int) -> list[FetchedBatch | PoisonBatch]:
+    def _take(self, deadline: float, max_bytes: int) -> list[FetchedRun | FetchedBatch | PoisonBatch]:
         left_ms = max(0.0, (deadline - self._cluster.clock()) * 1000)
         budget = max(1, max_bytes // BUDGET_UNIT)
         try:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamlstm.events.batch import PADDING, EventBatch, Reason, Run
-from streamlstm.events.decode import Appended, JsonDecoder, MalformedBatch, append_batch
+from streamlstm.events.decode import Appended, JsonDecoder, MalformedBatch, append_batch, append_batches
 from streamlstm.events.fields import FieldPaths
 from tests.events.record_encoding import Record, records_section
 
@@ -127,3 +127,51 @@ def test_damaged_batches_between_good_ones(chance: random.Random, counts: list[i
         if i % 2 == 0:
             assert wanted[len(wanted) - count :] == [f"{i}-{k}".encode() for k in range(count)]
     assert [span(batch, "key", row) for row in range(batch.n)] == wanted
+
+
+def test_batches_behind_one_another_are_the_same_rows_as_one_by_one() -> None:
+    """Malformed ones among them are named, with the row before which they stood; the others don't suffer."""
+    one_by_one, together = small(), small()
+    content, spans, expected = b"head", [], []
+    for i in range(8):
+        section = records_section(some_records(i, f"{i}-"))
+        count, last = i, 10 * i + max(0, i - 1)
+        if i == 2:
+            section = section[:-1]
+        elif i == 4:
+            count = 10**9
+        elif i == 5:
+            last -= 1
+        outcome = append(
+            one_by_one,
+            section,
+            count,
+            base_offset=10 * i,
+            append_time=7 if i == 6 else -1,
+            min_offset=12,
+            last_offset=last,
+        )
+        if isinstance(outcome, MalformedBatch):
+            expected.append((i, one_by_one.n, outcome))
+        start = len(content)
+        content += section + b"between"
+        spans.append((start, start + len(section), count, 10 * i, last, 1_700_000_000_000, 7 if i == 6 else -1))
+    found = append_batches(together, "t", 0, content, np.array(spans, np.int64), 12)
+    assert found == expected
+    assert [k for k, _, _ in found] == [2, 4, 5]
+    assert together.runs == one_by_one.runs
+    for name in ("offset", "timestamp", "reason"):
+        assert np.array_equal(getattr(together, name)[: together.n], getattr(one_by_one, name)[: one_by_one.n])
+    for name in ("key", "value", "headers"):
+        rows = range(together.n)
+        assert [span(together, name, row) for row in rows] == [span(one_by_one, name, row) for row in rows]
+
+
+def test_all_batches_malformed_leave_no_rows() -> None:
+    batch = small()
+    spans = np.array([(0, 7, -1, 0, 0, 0, -1), (0, 7, 1, 0, 0, 0, -1)], np.int64)
+    found = append_batches(batch, "t", 0, bytes(7), spans)
+    assert [(k, row) for k, row, _ in found] == [(0, 0), (1, 0)]
+    assert "expected -1 in 7 bytes" in found[0][2].problem
+    assert "record 0 of 1" in found[1][2].problem
+    assert (batch.n, batch.runs) == (0, [])

@@ -25,7 +25,7 @@ from streamlstm.service.counters import Counters
 from streamlstm.service.pending import Pending
 from streamlstm.service.pipeline import Pipeline
 from streamlstm.service.wiring import field_paths, forecaster_settings
-from streamlstm.transport.fetched import AbortedTransaction, FetchedBatch, PartitionBytes, PoisonBatch
+from streamlstm.transport.fetched import AbortedTransaction, FetchedBatch, FetchedRun, PartitionBytes, PoisonBatch
 from streamlstm.transport.source import Fetched
 from tests.daemon_process import random_parameters
 from tests.events.json_model import expected_event
@@ -117,21 +117,22 @@ class FuzzPath:
         while position < end:
             rest = b"".join(stored.data for stored in log if stored.last >= position)
             parts = PartitionBytes(*SOURCE, position, rest, aborted, LIMIT)
-            items = list(parts)
+            items = list(parts.runs())
             hold(parts.position > position, f"hangs at offset {position}")
             position = parts.position
             self._answer(items, position, account)
         self.pipeline.forecaster.release(*SOURCE)
         return account
 
-    def _answer(self, items: list[FetchedBatch | PoisonBatch], position: int, account: Account) -> None:
-        sizes = [len(item.records) for item in items if isinstance(item, FetchedBatch)]
+    def _answer(self, items: list[FetchedRun | FetchedBatch | PoisonBatch], position: int, account: Account) -> None:
+        sizes = [len(item.records) for item in items if not isinstance(item, PoisonBatch)]
         self.pipeline.batch.payload = guarded(sum(sizes) + PADDING)
         pending = Pending()
         self.pipeline.add(Fetched(list(items), {SOURCE: position}), pending, 0.0)
         self.pipeline.encode(pending)
         hold(pending.offsets == {SOURCE: position}, f"commits {pending.offsets} at position {position}")
-        account.items += items
+        for item in items:
+            account.items += item.batches() if isinstance(item, FetchedRun) else [item]
         for produce in pending.produce:
             hold(produce.partition == SOURCE[1], f"writes to partition {produce.partition}")
             into = account.forecasts if produce.topic == "out" else account.letters

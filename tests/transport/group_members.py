@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from streamlstm.transport.fetched import FetchedBatch
+from streamlstm.transport.fetched import PoisonBatch
 from streamlstm.transport.settings import SourceSettings
 from streamlstm.transport.source import Fetched, Source
 from tests.transport.live import connected
@@ -51,9 +51,9 @@ def gather(source: Source, enough: Any, seconds: float = 60.0, max_bytes: int = 
 
 def records(fetched: Fetched) -> int:
     """Records at or above the offset asked for."""
-    found = (each for each in fetched.batches if isinstance(each, FetchedBatch))
+    found = (each for each in fetched.batches if not isinstance(each, PoisonBatch))
     return sum(each.last_offset + 1 - max(each.base_offset, each.min_offset) for each in found)
 
 
 def text(fetched: Fetched) -> bytes:
-    return b"".join(bytes(each.records) for each in fetched.batches if isinstance(each, FetchedBatch))
+    return b"".join(bytes(each.records) for each in fetched.batches if not isinstance(each, PoisonBatch))

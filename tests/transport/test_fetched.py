@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kafka.record.legacy_records import LegacyRecordBatchBuilder
 
-from streamlstm.transport.fetched import AbortedTransaction, FetchedBatch, PartitionBytes, PoisonBatch
+from streamlstm.transport.fetched import (
+    RUN_BYTES,
+    AbortedTransaction,
+    FetchedBatch,
+    FetchedRun,
+    PartitionBytes,
+    PoisonBatch,
+)
 from tests.transport.batches import CODECS, at, encode, marker, signed
 
 LIMIT = 1 << 20
@@ -209,3 +216,60 @@ def test_a_right_crc_over_a_wrong_count_is_left_to_the_decoder() -> None:
     found, _ = read(signed(batch))
     assert isinstance(found[0], FetchedBatch)
     assert found[0].count == 99
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> tuple[bytes, int, tuple[AbortedTransaction, ...]]:
+    """Batches of every kind behind one another, some of them damaged; a position; what the broker says was aborted."""
+    log, base = bytearray(), draw(st.integers(0, 5))
+    for _ in range(draw(st.integers(0, 12))):
+        count = draw(st.integers(1, 3))
+        values = [b"v%d" % k for k in range(count)]
+        kind = draw(
+            st.sampled_from(["plain"] * 6 + ["gzip", "marker", "transactional", "append time", "epoch", "flipped"])
+        )
+        stored = at(encode(values, "gzip" if kind == "gzip" else "none"), base, epoch=6 if kind == "epoch" else 5)
+        if kind == "marker":
+            stored = marker(base, draw(st.integers(7, 9)))
+        elif kind == "transactional":
+            stored = at(encode(values), base, producer=draw(st.integers(7, 9)), attributes=TRANSACTIONAL)
+        elif kind == "append time":
+            stored = at(encode(values), base, attributes=0x08)
+        elif kind == "flipped":
+            stored[draw(st.integers(8, len(stored) - 1))] ^= 1 << draw(st.integers(0, 7))
+        log += stored
+        base += count + draw(st.sampled_from([0, 0, 0, 2, -1]))
+    cut = len(log) - draw(st.sampled_from([0, 0, 1, 70]))
+    aborted = draw(st.sampled_from([(), (), (AbortedTransaction(9, 0),), (AbortedTransaction(8, 3),)]))
+    return bytes(log[: max(0, cut)]), draw(st.integers(0, 8)), aborted
+
+
+class OneByOne(PartitionBytes):
+    def _run(self) -> None:
+        return None
+
+
+@given(logs())
+def test_runs_are_what_batches_one_by_one_are(log: tuple[bytes, int, tuple[AbortedTransaction, ...]]) -> None:
+    content, position, aborted = log
+    ours = PartitionBytes("t", 1, position, content, aborted, LIMIT)
+    theirs = OneByOne("t", 1, position, content, aborted, LIMIT)
+    assert list(ours) == list(theirs)
+    assert (ours.position, ours.leader_epoch) == (theirs.position, theirs.leader_epoch)
+
+
+def test_small_plain_batches_come_as_one() -> None:
+    log = b"".join(at(THREE, 3 * k) for k in range(100))
+    parts = PartitionBytes("t", 1, 4, log[:-1], (), LIMIT)
+    (run,) = parts.runs()  # the first lies below the position
+    assert isinstance(run, FetchedRun)
+    assert (run.base_offset, run.last_offset, run.min_offset, run.leader_epoch, len(run.spans)) == (3, 296, 4, 5, 98)
+    assert len(run.records) == 98 * len(THREE)
+
+
+def test_a_run_is_bounded() -> None:
+    log = b"".join(at(encode([bytes(10_000)] * 3), 3 * k) for k in range(9))
+    found = list(PartitionBytes("t", 1, 0, log, (), LIMIT).runs())
+    assert [len(each.spans) for each in found if isinstance(each, FetchedRun)] == [2, 2, 2, 2]
+    assert all(len(each.records) <= RUN_BYTES for each in found if isinstance(each, FetchedRun))
+    assert isinstance(found[-1], FetchedBatch)
