@@ -124,7 +124,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--judged", action="store_true", help="a model with guard, intervals and anomaly scores")
     parser.add_argument("--peers", default="torch,onnxruntime,quixstreams,river")
     parser.add_argument("--rate", type=int, default=1000, help="events/s of the latency run; 0 leaves it out")
-    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
