@@ -48,6 +48,11 @@ PARTS = (
         "end to end, judged", "end_to_end.py", ("--rate", "0", "--judged", "--peers", "torch,quixstreams"),
         ("--events", "50000", "--runs", "1"),
     ),
+    Part(
+        "end to end, events that come alone", "end_to_end.py",
+        ("--rate", "0", "--per-batch", "1", "--events", "300000", "--peers", "torch"),
+        ("--events", "50000", "--runs", "1"),
+    ),
     Part("latency", "latency.py", (), ("--rates", "1000", "--seconds", "45")),
     Part("scaling", "scaling.py", (), ("--streams", "1000,10000", "--events", "50000", "--runs", "1")),
     Part("memory", "memory.py", (), ("--streams", "20000", "--events", "60000")),

@@ -1,6 +1,7 @@
 """From a real Kafka to a real Kafka: CPU per event against the peers, and latency at a low rate.
 
     .venv/bin/python benchmarks/end_to_end.py [--events 1000000] [--streams 100000] [--hidden 50] [--runs 3] [--judged]
+                                              [--per-batch 1]
                                               [--peers torch,onnxruntime,quixstreams,river] [--json FILE]
 
 Preloads the events (JSON, about 60 bytes) into 8 partitions of a real Apache Kafka, then lets the daemon and the peers
@@ -37,10 +38,15 @@ PEERS = {
 SLOW = ("quixstreams",)
 
 
-def preload(bootstrap: str, topic: str, events: int, streams: int) -> float:
+def preload(bootstrap: str, topic: str, events: int, streams: int, per_batch: int = 10_000) -> float:
     """Uniformly random keys, each on its own partition; returns the mean size of a value in bytes."""
     rng, size = random.Random(0), 0
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 50, "queue.buffering.max.messages": 2_000_000})
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap, "linger.ms": 50, "queue.buffering.max.messages": 2_000_000,
+            "batch.num.messages": per_batch,
+        }
+    )  # fmt: skip
     for i in range(events):
         stream = rng.randrange(streams)
         value = b'{"stream":"host-%06d","ts":%d,"value":%.4f}' % (stream, FIRST_TS + i, rng.gauss(0.0, 1.0))
@@ -119,6 +125,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--streams", type=int, default=100_000)
     parser.add_argument("--hidden", type=int, default=50)
+    parser.add_argument("--per-batch", type=int, default=10_000, help="events in a record batch at most")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--judged", action="store_true", help="a model with guard, intervals and anomaly scores")
@@ -138,8 +145,8 @@ def main() -> None:
         folder, bootstrap = Path(name), kafka.bootstrap
         make_model(folder / "model.safetensors", args.hidden, judged=args.judged)
         create_topics(bootstrap, ["events", "few-events"])
-        size = preload(bootstrap, "events", args.events, args.streams)
-        preload(bootstrap, "few-events", few, args.streams)
+        size = preload(bootstrap, "events", args.events, args.streams, args.per_batch)
+        preload(bootstrap, "few-events", few, args.streams, args.per_batch)
         print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, broker on the same machine; "
               f"{args.events:,} events of {size:.0f} bytes, {args.streams:,} streams, H={args.hidden}")  # fmt: skip
         rows: dict[str, list[dict[str, float]]] = {}

@@ -41,8 +41,8 @@ class Waits:
 
 
 def measure(bootstrap: str, folder: Path, rate: int, seconds: float, interval_ms: int = 10) -> Waits:
-    """The first SETTLE_SECONDS don't count: the groups form, and the JVM of a broker that has just been started compiles
-    what it runs, which takes thousands of transactions; meanwhile they take three times as long.
+    """The first SETTLE_SECONDS don't count: the groups form, and the JVM of a broker that has just begun compiles what
+    it runs, which takes thousands of transactions; meanwhile they take three times as long.
     """
     topic = f"paced-{uuid.uuid4().hex[:8]}"
     create_topics(bootstrap, [topic], **{"message.timestamp.type": "LogAppendTime"})

@@ -264,7 +264,22 @@ def test_small_plain_batches_come_as_one() -> None:
     (run,) = parts.runs()  # the first lies below the position
     assert isinstance(run, FetchedRun)
     assert (run.base_offset, run.last_offset, run.min_offset, run.leader_epoch, len(run.spans)) == (3, 296, 4, 5, 98)
-    assert len(run.records) == 98 * len(THREE)
+    assert run.records == bytes(THREE[61:]) * 98
+
+
+@pytest.mark.parametrize("codec", list(CODECS))
+def test_small_batches_of_every_codec_come_as_one(codec: str) -> None:
+    log = b"".join(at(encode([b"a" * 200, b"b"], "none" if k % 2 else codec), 2 * k) for k in range(9))
+    (run,) = PartitionBytes("t", 1, 0, log, (), LIMIT).runs()
+    assert isinstance(run, FetchedRun)
+    assert run.records == bytes(encode([b"a" * 200, b"b"])[61:]) * 9
+
+
+def test_what_decompresses_to_more_than_the_limit_is_no_part_of_a_run() -> None:
+    bomb = encode([bytes(1000) * 300], "zstd")
+    log = at(THREE, 0) + at(THREE, 3) + at(bomb, 6) + at(THREE, 7) + at(THREE, 10)
+    found = list(PartitionBytes("t", 1, 0, log, (), 200_000).runs())
+    assert spans(found) == [("FetchedRun", 0, 5), ("PoisonBatch", 6, 6), ("FetchedRun", 7, 12)]  # type: ignore[arg-type]
 
 
 def test_a_run_is_bounded() -> None:
