@@ -11,6 +11,7 @@ packages; that its files are there is checked, what is in them elsewhere.
 import json
 import os
 import shutil
+import socket
 import signal
 import subprocess
 import sys
@@ -108,10 +109,10 @@ def inside() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         hosts = folder / "hosts"
-        hosts.write_text(f"127.0.0.1 localhost {' '.join(services)}\n")
+        hosts.write_text(f"127.0.0.1 localhost {socket.gethostname()} {' '.join(services)}\n")
         subprocess.run(["mount", "--bind", str(hosts), "/etc/hosts"], check=True)
         start_kafka(services["kafka"], folder, stack)
-        make_topic(services["events"])
+        make_topic(services["events"], folder)
         checked = subprocess.run(ours(image, services["check"], hosts).command("compose-check"), check=False)
         require(checked.returncode == 0, f"check: exit {checked.returncode}")
         say("check --create-topics finds nothing that would keep the daemon from starting")
@@ -155,14 +156,15 @@ def start_kafka(service: Service, folder: Path, stack: ExitStack) -> None:
     stack.enter_context(started([*java, "kafka.Kafka", str(properties)], folder / "kafka"))
 
 
-def make_topic(service: Service) -> None:
+def make_topic(service: Service, folder: Path) -> None:
     """Beside a broker that is still starting, as it will be."""
     program, *arguments = service["command"]
     require(program == TOPICS_SCRIPT, f"events: {program}")
     java = ["java", "-cp", f"{TOOLS}/*", "org.apache.kafka.tools.TopicCommand"]
     for _ in range(2):  # it is made anew at each `up`
         done = subprocess.run([*java, *arguments], capture_output=True, text=True, check=False)
-        require(done.returncode == 0, f"events: {done.stdout}{done.stderr}")
+        broker = (folder / "kafka").read_text()[-3000:]
+        require(done.returncode == 0, f"events: {done.stdout}{done.stderr}\nkafka: {broker}")
     say("kafka starts with its environment; the topic is made, and made again")
 
 
