@@ -11,8 +11,8 @@ packages; that its files are there is checked, what is in them elsewhere.
 import json
 import os
 import shutil
-import socket
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
