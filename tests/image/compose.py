@@ -28,6 +28,7 @@ from deploy.kafka.local_kafka import VERSION, setup
 from tests.daemon_process import read_all
 from tests.image.built import CHECKOUT, FOLDER, Image, Specification, build
 from tests.image.run import child_of, page, require, say
+from tests.monitoring.prometheus import require_prometheus
 
 FILE = CHECKOUT / "deploy" / "compose" / "compose.yaml"
 LOADER = "github.com/compose-spec/compose-go/v2/cmd@v2.16.2"
@@ -46,6 +47,7 @@ def main() -> None:
     check_mounts(services)
     setup()
     fetch_tools()
+    require_prometheus()
     image = build()
     try:
         HANDED_OVER.write_text(
