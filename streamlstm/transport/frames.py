@@ -9,7 +9,10 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kafka import errors as kafka_errors
+
 _SIZE = struct.Struct(">i")
+_SENSELESS = (struct.error, ValueError, IndexError, OverflowError)  # kafka-python would stop reading and say nothing
 _AHEAD = 8192  # most answers are small: one read takes a whole one in, or several
 
 
@@ -110,7 +113,10 @@ def read_answers_in_place(parser: Any) -> Frames:
     """The frames for a connection's parser, which takes what reads brought from now on and gives requests in pieces."""
 
     def receive(brought: Brought) -> list[tuple[int, Any]]:
-        return [parser._process_response(answer) for answer in brought.answers]
+        try:
+            return [parser._process_response(answer) for answer in brought.answers]
+        except _SENSELESS as error:
+            raise kafka_errors.KafkaProtocolError(f"an answer that makes no sense: {error!r}") from error
 
     def send() -> bytes | Pieces:
         waiting, parser.bytes_to_send = parser.bytes_to_send, []

@@ -95,3 +95,18 @@ def test_an_answer_is_decoded_as_by_kafka_python() -> None:
     ours = parser.receive_bytes(brought)
     assert ours == theirs
     assert ours[0][1].producer_id == 258
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0", struct.pack(">ib ih", 1, 0, 7, 0)])
+def test_an_answer_that_makes_no_sense_ends_the_connection(content: bytes) -> None:
+    parser = KafkaProtocol(client_id="test")
+    read_answers_in_place(parser)
+    parser.send_request(
+        InitProducerIdRequest(
+            version=4, transactional_id="t", transaction_timeout_ms=1, producer_id=-1, producer_epoch=-1
+        )
+    )
+    brought = Brought()
+    brought.add(len(content) + 4, [Answer(bytearray(content))])
+    with pytest.raises(kafka_errors.KafkaProtocolError):
+        parser.receive_bytes(brought)
