@@ -45,11 +45,11 @@ PARTS = (
     Part("transactions", "transactions.py", (), ("--transactions", "20")),
     Part("end to end", "end_to_end.py", ("--rate", "0"), ("--events", "50000", "--runs", "1")),
     Part(
-        "end to end, judged", "end_to_end.py", ("--rate", "0", "--judged", "--peers", "torch,quixstreams"),
+        "end to end judged", "end_to_end.py", ("--rate", "0", "--judged", "--peers", "torch,quixstreams"),
         ("--events", "50000", "--runs", "1"),
     ),
     Part(
-        "end to end, events that come alone", "end_to_end.py",
+        "end to end alone", "end_to_end.py",
         ("--rate", "0", "--per-batch", "1", "--events", "300000", "--peers", "torch"),
         ("--events", "50000", "--runs", "1"),
     ),

@@ -88,8 +88,9 @@ def river_step(hidden: int, streams: int) -> Step:
     def step(rows: NDArray[np.int64], x: NDArray[np.float32]) -> NDArray[np.float32]:
         y = np.empty(len(rows), np.float32)
         for i, (row, value) in enumerate(zip(rows.tolist(), x.tolist(), strict=True)):
-            models[row].learn_one(value)
-            y[i] = models[row].forecast(horizon=1)[0]
+            model = models[row]
+            model.learn_one(value)
+            y[i] = model.forecast(horizon=1)[0] if model.level else value  # it needs two events to have a trend
         return y
 
     return step

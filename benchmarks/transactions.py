@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 
 from figures import Figure, write
-from local_daemon import LocalKafka
+from local_daemon import LocalKafka, create_topics
 
 from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.group import Group
 from streamlstm.transport.settings import ConnectionSettings, WriterSettings
-from streamlstm.transport.topics import create_topic
 from streamlstm.transport.transaction import ProduceBatch, Writer
 
 PARTITIONS = 4
@@ -68,7 +67,7 @@ def main() -> None:
     found: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder, LocalKafka(Path(folder) / "kafka") as broker:
         cluster = Cluster.connect(ConnectionSettings((broker.bootstrap,)), time.monotonic)
-        create_topic(cluster, "forecasts", PARTITIONS)
+        create_topics(broker.bootstrap, ["forecasts"])
         for protocol in given.protocol or ["v2", "v1"]:
             writer = Writer(cluster, WriterSettings(f"benchmark-{protocol}", protocol=protocol))
             writer.open(["forecasts"])
