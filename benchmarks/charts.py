@@ -70,13 +70,13 @@ def _draw(chart: Chart, lines: dict[str, list[Figure]], path: Path) -> Path:
             axes.fill_between(x, [p.low or 0 for p in points], [p.high or 0 for p in points], color=colour, alpha=0.15)
     axes.set_xscale("log")
     if chart.from_zero:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * max(p.high or p.value for points in lines.values() for p in points))
     else:
         axes.set_yscale("log")
     axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(lines) > 1:
+    if len(lines) > 1 or chart.ending.startswith(" "):  # else the title says it all
         axes.legend(frameon=False)
     drawing.savefig(path, dpi=110)
     plt.close(drawing)
