@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,8 @@ class _InPlace:
         self._read_once(frames, brought, self.read_bytes)
         woken_at = max(1, min(frames.missing, self.read_bytes))
         if woken_at != self._woken_at:  # the kernel holds back the rest of a large answer until it pays
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, woken_at)
+            with suppress(OSError):  # or there is a sandbox that can't
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, woken_at)
             self._woken_at = woken_at
 
     def _read_once(self, frames: Frames, brought: Brought, most: int) -> None:
