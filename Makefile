@@ -3,7 +3,7 @@
 
 PIP = .venv/bin/pip install -q --disable-pip-version-check
 
-.PHONY: bench bench-cuda check-ptx clean demo fuzz image-requirements install lint test test-charts test-cuda test-dashboards test-deploy test-image test-kernels-long test-monitoring test-systemd trust
+.PHONY: bench bench-cuda check-ptx clean demo fuzz image-requirements install lint soak test test-charts test-cuda test-dashboards test-deploy test-image test-kernels-long test-monitoring test-systemd trust
 
 install: .venv/.installed
 
@@ -44,6 +44,9 @@ test-monitoring: .venv/.dev
 
 trust: .venv/.dev
 	.venv/bin/python -m tests.trust.run --minutes $(MINUTES)
+
+soak: .venv/.dev
+	.venv/bin/python -m tests.soak.run --minutes $(MINUTES)
 
 fuzz: .venv/.dev
 	.venv/bin/python -m tests.fuzz.run --minutes $(MINUTES)

@@ -1,0 +1,216 @@
+"""Does memory stand still? Two members under load, and trouble every minute: `make soak MINUTES=30`.
+
+A real broker, a real feeder, and of the two members one that all the trouble is made for: kill -9, a freeze beyond its
+session, a planned restart; and a broker that hangs. The other one goes on meanwhile, takes partitions over and gives
+them back. Its resident memory, threads and open files are looked at all the time.
+
+Ends with 0 when, after WARM_UP minutes, its memory grows by less than MOST_MB_PER_HOUR (Theil's slope: the median of
+the slopes between all pairs of samples), it has no more threads and files than before, and the audit of everything is
+clean.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import numpy as np
+from confluent_kafka import Producer
+
+from deploy.kafka.local_kafka import LocalKafka, free_ports
+from streamlstm.cli.main import outcome
+from tests.daemon_process import create_topics, write_model
+
+PARTITIONS = 8
+WARM_UP = 5.0
+MOST_MB_PER_HOUR = 1.0
+SAMPLE_SECONDS = 2.0
+SESSION_MS = 10_000
+Sample = tuple[float, float, int, int]
+"""Seconds, resident MB, threads, open files."""
+
+
+class Member:
+    """A static member, in a process that is started anew after each end."""
+
+    def __init__(self, folder: Path, name: str, settings: dict[str, str]) -> None:
+        self._folder, self._name = folder, name
+        instance = {"kafka.group_instance_id": name, "commit.transactional_id": f"soak-{name}"}
+        self._settings = {**settings, **instance, "metrics.port": str(free_ports(1)[0])}
+        self.start()
+
+    def start(self) -> None:
+        arguments = [part for key, value in self._settings.items() for part in ("--set", f"{key}={value}")]
+        with (self._folder / f"{self._name}.log").open("ab") as log:
+            command = [sys.executable, "-m", "streamlstm", "run", *arguments]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    def sample(self, began: float) -> Sample:
+        process = Path(f"/proc/{self.process.pid}")
+        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        resident, files = int(status["VmRSS"].split()[0]) / 1000, len(list((process / "fd").iterdir()))
+        return time.monotonic() - began, resident, int(status["Threads"]), files
+
+
+def feed(bootstrap: str, topic: str, rate: float, streams: int, enough: Event) -> None:
+    """Events at a steady pace; what the broker can't take now waits here."""
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap, "linger.ms": 20, "compression.type": "lz4", "enable.idempotence": True,
+            "message.timeout.ms": 0, "queue.buffering.max.messages": 5_000_000, "log_level": 0,
+        }
+    )  # fmt: skip
+    chance, sent, began = random.Random(1), 0, time.monotonic()
+    while not enough.is_set():
+        for n in range(sent, int((time.monotonic() - began) * rate)):
+            value = b'{"ts":%d,"value":%.3f}' % (1_730_000_000_000 + n, chance.random())
+            stream = chance.randrange(streams)
+            producer.produce(topic, value, b"stream-%d" % stream, stream % PARTITIONS)
+            sent = n + 1
+        producer.poll(0)
+        time.sleep(0.01)
+    producer.flush()
+
+
+def troubles(victim: Member, broker: LocalKafka) -> Iterator[tuple[str, Callable[[], None]]]:
+    def killed(seconds: float) -> None:
+        victim.process.kill()
+        victim.process.wait()
+        time.sleep(seconds)
+        victim.start()
+
+    def frozen(pid: int, seconds: float) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGCONT)
+
+    def fenced() -> None:
+        frozen(victim.process.pid, 1.5 * SESSION_MS / 1000)
+        time.sleep(10)
+        if victim.process.poll() is not None:  # it has found out, and a service manager would start it anew
+            victim.start()
+
+    def restarted() -> None:
+        code = victim.stop()
+        if code:
+            raise SystemExit(f"SIGTERM: exit {code}")
+        victim.start()
+
+    return itertools.cycle(
+        [
+            ("kill -9, back at once", lambda: killed(1)),
+            ("kill -9, back after its session", lambda: killed(1.5 * SESSION_MS / 1000)),
+            ("frozen beyond its session", fenced),
+            ("planned restart", restarted),
+            ("the broker hangs for 5 s", lambda: frozen(int((broker.folder / "pid").read_text()), 5)),
+        ]
+    )
+
+
+def slope(samples: list[Sample]) -> float:
+    """MB per hour."""
+    at, memory = np.array([(each[0], each[1]) for each in samples]).T
+    first, second = np.triu_indices(len(at), 1)
+    return float(np.median((memory[second] - memory[first]) / (at[second] - at[first]))) * 3600
+
+
+@dataclass
+class Soak:
+    """The watched member, and what was seen of it."""
+
+    watched: Member
+    began: float
+    samples: list[Sample]
+
+    def watch(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            code = self.watched.process.poll()
+            if code is not None:
+                raise SystemExit(f"the member that nothing was done to ended with {code}")
+            self.samples.append(self.watched.sample(self.began))
+            time.sleep(SAMPLE_SECONDS)
+
+    def verdict(self) -> bool:
+        settled = [each for each in self.samples if each[0] >= WARM_UP * 60]
+        grows, half = slope(settled), len(settled) // 2
+        (threads, files), (threads_then, files_then) = (
+            (max(each[k] for each in part) for k in (2, 3)) for part in (settled[half:], settled[:half])
+        )
+        memory = [each[1] for each in settled]
+        print(f"resident {min(memory):.1f} to {max(memory):.1f} MB, {grows:+.2f} MB/h after {WARM_UP:.0f} minutes; "
+              f"threads {threads_then}, then {threads}; files {files_then}, then {files}")  # fmt: skip
+        return grows < MOST_MB_PER_HOUR and threads <= threads_then and files <= files_then
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30.0, help="%(default)s")
+    parser.add_argument("--rate", type=float, default=50_000.0, help="events per second (%(default)s)")
+    parser.add_argument("--streams", type=int, default=100_000, help="%(default)s")
+    given = parser.parse_args()
+    if given.minutes <= WARM_UP:
+        parser.error(f"--minutes: expected more than the {WARM_UP:.0f} of the warm-up; found {given.minutes:g}")
+    with tempfile.TemporaryDirectory(prefix="soak-") as name, LocalKafka(Path(name) / "kafka", heap="1g") as broker:
+        folder = Path(name)
+        create_topics(broker.bootstrap, ["events", "forecasts", "dead-letters"], PARTITIONS)
+        create_topics(broker.bootstrap, ["snapshots"], PARTITIONS, **{"cleanup.policy": "compact"})
+        settings = {
+            "kafka.bootstrap_servers": json.dumps([broker.bootstrap]), "kafka.group_id": "soak",
+            "input.topic": "events",
+            "output.topic": "forecasts", "dead_letter.topic": "dead-letters", "snapshot.topic": "snapshots",
+            "model.path": str(write_model(folder / "model.safetensors")), "metrics.host": "127.0.0.1",
+            "state.max_streams": str(given.streams), "kafka.session_timeout_ms": str(SESSION_MS),
+            "output.compression": "lz4", "log.level": "warning",
+        }  # fmt: skip
+        return 0 if play(given, folder, broker, settings) else 1
+
+
+def play(given: argparse.Namespace, folder: Path, broker: LocalKafka, settings: dict[str, str]) -> bool:
+    watched, victim = Member(folder, "watched", settings), Member(folder, "victim", settings)
+    spawn = get_context("spawn")
+    enough = spawn.Event()
+    feeder = spawn.Process(target=feed, args=(broker.bootstrap, "events", given.rate, given.streams, enough))
+    feeder.start()
+    soak, making = Soak(watched, time.monotonic(), []), ThreadPoolExecutor(1)
+    try:
+        for minute, (what, make) in zip(range(int(given.minutes)), troubles(victim, broker), strict=False):
+            soak.watch(15)
+            done = making.submit(make)
+            soak.watch(45)
+            done.result()
+            at, memory, threads, files = soak.samples[-1]
+            seen = f"{at / 60:5.1f} min  {memory:7.1f} MB  {threads} threads  {files} files"
+            print(f"{seen}  {minute + 1}: {what}", flush=True)
+    finally:
+        enough.set()
+        feeder.join()
+    still = soak.verdict()
+    codes = watched.stop(), victim.stop()
+    drained = Member(folder, "watched", settings)  # what is left
+    time.sleep(30)
+    codes += (drained.stop(),)
+    arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    audited = outcome(["audit", *arguments])
+    print(f"exit codes at SIGTERM {codes}; audit: exit {audited}")
+    return still and not any(codes) and audited == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
