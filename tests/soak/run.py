@@ -61,6 +61,9 @@ class Member:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
+    def log(self) -> str:
+        return (self._folder / f"{self._name}.log").read_text()[-3000:]
+
     def sample(self, began: float) -> Sample:
         process = Path(f"/proc/{self.process.pid}")
         status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
@@ -143,7 +146,7 @@ class Soak:
         while time.monotonic() < until:
             code = self.watched.process.poll()
             if code is not None:
-                raise SystemExit(f"the member that nothing was done to ended with {code}")
+                raise SystemExit(f"the member that nothing was done to ended with {code}: {self.watched.log()}")
             self.samples.append(self.watched.sample(self.began))
             time.sleep(SAMPLE_SECONDS)
 
@@ -177,6 +180,7 @@ def main() -> int:
             "output.topic": "forecasts", "dead_letter.topic": "dead-letters", "snapshot.topic": "snapshots",
             "model.path": str(write_model(folder / "model.safetensors")), "metrics.host": "127.0.0.1",
             "state.max_streams": str(given.streams), "kafka.session_timeout_ms": str(SESSION_MS),
+            "commit.request_timeout_ms": "2000", "commit.transaction_timeout_ms": "5000",
             "output.compression": "lz4", "log.level": "warning",
         }  # fmt: skip
         return 0 if play(given, folder, broker, settings) else 1
