@@ -70,6 +70,7 @@ FIRST_ERRORS = (UntrustedBrokerError, CutOffError)
 _HANGING_UP = (kafka_errors.KafkaConnectionError, kafka_errors.IllegalSaslStateError)
 JOIN_POLL_MS = 5.0
 _RECEIVE_LIMIT = 1 << 30
+_QUIETLY = {"slow_task_threshold_secs": 0}  # or a machine that is short of CPU gets warnings about the library's inside
 
 
 def check_client() -> None:
@@ -218,7 +219,7 @@ def _client_configs(settings: ConnectionSettings) -> dict[str, Any]:
 def open_connections(settings: ConnectionSettings) -> Connections:
     """A connection manager with its own I/O thread, not yet bootstrapped."""
     tls = TlsContext(settings.security)
-    net = NetworkSelector(client_id=settings.client_id)
+    net = NetworkSelector(client_id=settings.client_id, **_QUIETLY)
     configs = _client_configs(settings) | {
         "receive_message_max_bytes": _RECEIVE_LIMIT,
         "socket_connection_setup_timeout_ms": settings.request_timeout_ms,
@@ -242,7 +243,7 @@ def open_consumer(
     clients: list[KafkaNetClient] = []
 
     def client(**configs: Any) -> KafkaNetClient:
-        net = NetworkSelector(**configs)
+        net = NetworkSelector(**configs | _QUIETLY)
         connections = Connections(net, tls, settings.read_bytes, **configs)
         clients.append(KafkaNetClient(net=net, manager=connections, **configs))
         return clients[-1]
