@@ -4,6 +4,7 @@ The reader is librdkafka (confluent-kafka), read_committed: nothing of streamlst
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -99,6 +100,32 @@ def source_of_dead_letter(message: Message) -> tuple[int, int]:
 def reason_of(message: Message) -> str:
     reason: bytes = dict(message.headers())[PREFIX + "reason"]
     return reason.decode()
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Of a process: resident bytes, open files, threads."""
+
+    resident: int
+    files: int
+    threads: int
+
+    @staticmethod
+    def of(pid: int) -> "Footprint":
+        process = Path(f"/proc/{pid}")
+        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        return Footprint(
+            int(status["VmRSS"].split()[0]) * 1024, len(list((process / "fd").iterdir())), int(status["Threads"])
+        )
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 @dataclass

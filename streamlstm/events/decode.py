@@ -12,7 +12,7 @@ from streamlstm.events.fields import FieldPaths, TimeUnit
 from streamlstm.events.json_value import JsonEvent, JsonReader
 from streamlstm.events.times import DECIMALS, EARLIEST_MS, LATEST_MS
 from streamlstm.kernels.raw import decode_raw
-from streamlstm.kernels.record_batch import BAD_COUNT, SMALLEST_RECORD, decode_batches, decode_records
+from streamlstm.kernels.record_batch import BAD_COUNT, SMALLEST_RECORD, decode_batches
 from streamlstm.kernels.text import FIELD_OR_KEY, ONLY_FIELD, ONLY_KEY, scan_events
 
 _STREAM_SOURCES = {"auto": FIELD_OR_KEY, "key": ONLY_KEY, "field": ONLY_FIELD}
@@ -64,26 +64,10 @@ def append_batch(
     when the batch's timestamp type is LogAppendTime, and then every record's timestamp; else -1. Records with an offset
     below `min_offset` get no row. The batch's buffers grow as needed: its arrays may be replaced.
     """
-    size = len(records)
-    if not 0 <= count <= size // SMALLEST_RECORD:
-        return MalformedBatch(_bad_count(count, size))
-    used, first = batch.payload_used, batch.n
-    batch.reserve_rows(count)
-    at = batch.append_payload(records)
-    rows = decode_records(
-        batch.payload, at, at + size, base_offset, base_timestamp, append_time, count, min_offset, first,
-        batch.offset, batch.timestamp, batch.key_at, batch.key_len, batch.value_at, batch.value_len,
-        batch.headers_at, batch.headers_len,
-    )  # fmt: skip
-    if rows < 0:
-        batch.payload_used = used
-        return MalformedBatch(_problem(-1 - rows, count))
-    if rows and batch.offset[first + rows - 1] > last_offset:
-        batch.payload_used = used
-        return MalformedBatch(f"offset {batch.offset[first + rows - 1]} in a batch that ends with {last_offset}")
-    batch.reason[first : first + rows] = Reason.OK
-    batch.extend_run(topic, partition, first + rows)
-    return Appended(first, first + rows)
+    first = batch.n
+    span = (0, len(records), count, base_offset, last_offset, base_timestamp, append_time)
+    refused = append_batches(batch, topic, partition, records, np.array([span], np.int64), min_offset)
+    return refused[0][2] if refused else Appended(first, batch.n)
 
 
 def append_batches(
@@ -101,6 +85,7 @@ def append_batches(
     before which each stood.
     """
     refused: list[tuple[int, int, MalformedBatch]] = []
+    used = batch.payload_used
     at = batch.append_payload(content)
     counts, most = spans[:, 2], (spans[:, 1] - spans[:, 0]) // SMALLEST_RECORD
     batch.reserve_rows(int(np.clip(counts, 0, most).sum()))
@@ -118,21 +103,18 @@ def append_batches(
         if done < len(spans):
             refused.append((done, batch.n, MalformedBatch(_why(why, *spans[done].tolist()))))
         k = done + 1
+    if len(refused) == len(spans):
+        batch.payload_used = used
     return refused
 
 
 def _why(code: int, start: int, stop: int, count: int, base: int, last: int, *times: int) -> str:
     """What is wrong with a record batch, by `decode_batches`."""
+    if code >= 0:
+        return f"offset {code} in a batch that ends with {last}"
+    size, record = stop - start, -1 - code
     if code == BAD_COUNT:
-        return _bad_count(count, stop - start)
-    return _problem(-1 - code, count) if code < 0 else f"offset {code} in a batch that ends with {last}"
-
-
-def _bad_count(count: int, size: int) -> str:
-    return f"records: expected {count} in {size} bytes, which hold {size // SMALLEST_RECORD} at most"
-
-
-def _problem(record: int, count: int) -> str:
+        return f"records: expected {count} in {size} bytes, which hold {size // SMALLEST_RECORD} at most"
     if record == count:
         return f"records: expected {count}, found more bytes behind the last one"
     return f"record {record} of {count}: expected the fields of record format v2, found a length or offset out of place"

@@ -66,10 +66,7 @@ def _skip_headers(p: int, end: int) -> int:
     return p
 
 
-@compiled(
-    "int64(uint8[::1], int64, int64, int64, int64, int64, int64, int64, int64, int64[::1], int64[::1], "
-    "int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1])"
-)
+@compiled
 def decode_records(
     payload: NDArray[np.uint8],
     start: int,

@@ -228,7 +228,7 @@ class PartitionBytes:
         left = len(self._buffer) - self._at
         if left <= _MAGIC_AT:
             return None
-        size: int = struct.unpack_from(">i", self._buffer, self._at + 8)[0] + _FRAME
+        size: int = _LENGTH.unpack_from(self._buffer, self._at + 8)[0] + _FRAME
         return size if _MAGIC_AT < size <= left else None
 
     def _read(self, view: memoryview) -> FetchedBatch | PoisonBatch | None:

@@ -6,7 +6,7 @@ megabytes.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from kafka import errors as kafka_errors
@@ -64,14 +64,15 @@ class Frames:
     def take(self, count: int) -> list[Answer]:
         """The answers that are whole now that `room` holds `count` bytes more."""
         if self._frame is None:
-            return list(self._cut(count))
+            return self._cut(count)
         self._filled += count
         if self._filled < len(self._frame):
             return []
         frame, self._frame = self._frame, None
         return [Answer(frame)]
 
-    def _cut(self, count: int) -> Iterator[Answer]:
+    def _cut(self, count: int) -> list[Answer]:
+        found: list[Answer] = []
         ahead, at, end = self._ahead, 0, self._held + count
         self._held = 0
         while end - at >= _SIZE.size:
@@ -84,10 +85,11 @@ class Frames:
             at += there
             if there < size:
                 self._frame, self._filled = frame, there
-                return
-            yield Answer(frame)
+                return found
+            found.append(Answer(frame))
         self._held = end - at
         ahead[: self._held] = bytes(ahead[at:end])
+        return found
 
 
 class Brought:
@@ -118,10 +120,8 @@ def read_answers_in_place(parser: Any) -> Frames:
         except _SENSELESS as error:
             raise kafka_errors.KafkaProtocolError(f"an answer that makes no sense: {error!r}") from error
 
-    def send() -> bytes | Pieces:
+    def send() -> Pieces:
         waiting, parser.bytes_to_send = parser.bytes_to_send, []
-        if len(waiting) == 1:
-            return waiting[0]  # type: ignore[no-any-return]
         return Pieces(piece for data in waiting for piece in (data if isinstance(data, Pieces) else [data]))
 
     parser.receive_bytes, parser.send_bytes = receive, send

@@ -6,7 +6,6 @@ One half of what we repair in kafka-python 3.0; the other half, and the list of 
 import logging
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import islice
@@ -77,17 +76,14 @@ class _Socket(socket.socket):
 
 
 class _InPlace:
-    """Of a transport: reads answers to where they stay, up to `read_bytes` at a time, and sends pieces as they are."""
+    """Of a transport: reads answers to where they stay, up to `read_bytes` at a time."""
 
     read_bytes = 1 << 20
     _pending: tuple[type[BaseException], ...] = (BlockingIOError, InterruptedError)
     _frames: Frames | None = None
     _has_read = False
-    _woken_at = 1
     _sock: Any
     _protocol: Any
-    _write_buffer: deque[memoryview]
-    writelines: Callable[[list[memoryview]], None]
 
     def _sock_recv(self) -> tuple[Brought, Exception | None]:
         if self._frames is None:
@@ -97,10 +93,30 @@ class _InPlace:
             self._read_in(self._frames, brought)
         except self._pending:
             pass
-        except (OSError, kafka_errors.KafkaError) as error:
+        except OSError as error:
             if not brought:  # kafka-python drops what comes with an error: the next read says it again
-                return brought, connection_error(error) if isinstance(error, OSError) else error
+                return brought, connection_error(error)
+        except kafka_errors.KafkaError as error:
+            return brought, error
         return brought, None
+
+    def _read_in(self, frames: Frames, brought: Brought) -> None:
+        raise NotImplementedError
+
+    def _read_once(self, frames: Frames, brought: Brought, most: int) -> None:
+        count = self._sock.recv_into(frames.room(most))
+        if not count:
+            raise ConnectionError("socket disconnected")
+        if not self._has_read and frames.room(2)[:2] == _TLS_ALERT:  # as the size of an answer it would be 352 MB
+            raise CutOffError("it answers with a TLS alert")
+        self._has_read = True
+        brought.add(count, frames.take(count))
+
+
+class PlainTransport(_InPlace, KafkaTCPTransport):  # type: ignore[misc]
+    """Sends a request's pieces from where they are."""
+
+    _woken_at = 1
 
     def _read_in(self, frames: Frames, brought: Brought) -> None:
         """What is there, a piece of it; the event loop comes back when there is more."""
@@ -110,15 +126,6 @@ class _InPlace:
             with suppress(OSError):  # or there is a sandbox that can't
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, woken_at)
             self._woken_at = woken_at
-
-    def _read_once(self, frames: Frames, brought: Brought, most: int) -> None:
-        count = self._sock.recv_into(frames.room(most))
-        if not count:
-            raise kafka_errors.KafkaConnectionError("socket disconnected")
-        if not self._has_read and frames.room(2)[:2] == _TLS_ALERT:  # as the size of an answer it would be 352 MB
-            raise CutOffError("it answers with a TLS alert")
-        self._has_read = True
-        brought.add(count, frames.take(count))
 
     def write(self, data: bytes | Pieces) -> None:
         """Send this, after what waits."""
@@ -144,11 +151,9 @@ class _InPlace:
         return sent, None
 
 
-class PlainTransport(_InPlace, KafkaTCPTransport):  # type: ignore[misc]
-    pass
-
-
 class TlsTransport(_InPlace, KafkaSSLTransport):  # type: ignore[misc]
+    """Sends a request in one: each piece would be a TLS record."""
+
     _pending = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
     def _read_in(self, frames: Frames, brought: Brought) -> None:
@@ -157,11 +162,8 @@ class TlsTransport(_InPlace, KafkaSSLTransport):  # type: ignore[misc]
             self._read_once(frames, brought, self.read_bytes - len(brought))
 
     def write(self, data: bytes | Pieces) -> None:
-        super().write(b"".join(data) if isinstance(data, Pieces) else data)  # each piece would be a TLS record
-
-    def _sock_send(self) -> tuple[int, Exception | None]:
-        sent: tuple[int, Exception | None] = KafkaSSLTransport._sock_send(self)
-        return sent
+        """Send this, after what waits."""
+        super().write(memoryview(b"".join(data) if isinstance(data, Pieces) else data))
 
 
 async def connect(

@@ -2,13 +2,11 @@
 
 import json
 import os
-import signal
 import threading
 import time
 import urllib.error
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +14,10 @@ import pytest
 from confluent_kafka import Producer
 from daemon_process import (
     Daemon,
+    Footprint,
     create_topics,
     daemon,
+    frozen,
     read_all,
     reason_of,
     source_of_forecast,
@@ -62,23 +62,6 @@ def audit(kafka: str, group: str, running: Daemon) -> int:
     return outcome(["audit", *(part for name in values for part in ("--set", f"{name}={values[name]}"))])
 
 
-@dataclass(frozen=True)
-class Footprint:
-    """Of a process."""
-
-    resident: int
-    files: int
-    threads: int
-
-    @staticmethod
-    def of(running: Daemon) -> "Footprint":
-        process = Path(f"/proc/{running.process.pid}")
-        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-        return Footprint(
-            int(status["VmRSS"].split()[0]) * 1024, len(list((process / "fd").iterdir())), int(status["Threads"])
-        )
-
-
 # ----------------------------------------------------------------------------------------------------- too many streams
 
 
@@ -96,7 +79,7 @@ def test_ten_times_the_streams(kafka: str, tmp_path: Path, on_full: str) -> None
         for k in range(10):
             produce(producer, topic, range(k * CAP, (k + 1) * CAP), 10 * CAP)
             running.wait_for("streamlstm_events_total", (k + 1) * CAP)
-            seen.append(Footprint.of(running).resident)
+            seen.append(Footprint.of(running.process.pid).resident)
         assert 0.99 * CAP <= running.metric("streamlstm_streams") <= CAP
         assert running.stop() == 0
     # The bound is reached with the first tenth; what follows from it, dead letters or all snapshots at once, then.
@@ -121,7 +104,7 @@ class Watch:
     def look(self) -> None:
         self.live[self._code("/livez")] += 1
         self.ready[self._code("/readyz")] += 1
-        self.seen.append(Footprint.of(self.running))
+        self.seen.append(Footprint.of(self.running.process.pid))
 
     def _code(self, path: str) -> int:
         try:
@@ -166,15 +149,6 @@ class Feeder(threading.Thread):
         self.join(150)
         assert not self.is_alive()
         return self.count
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def gone(broker: LocalKafka, watch: Watch, seconds: float) -> None:
@@ -229,7 +203,7 @@ def test_brokers_away(
         answered(running, kafka, count)
         took = time.monotonic() - began
         watch.during(2)
-        after, most = Footprint.of(running), max(each.resident for each in watch.seen)
+        after, most = Footprint.of(running.process.pid), max(each.resident for each in watch.seen)
         print(f"away {AWAY_SECONDS:.0f} s, all answered {took:.1f} s after; {before}, {after}, at most {most}")
         assert set(watch.live) == {200}
         assert watch.ready.total() == watch.live.total()

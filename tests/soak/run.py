@@ -12,7 +12,6 @@ clean.
 import argparse
 import itertools
 import json
-import os
 import random
 import signal
 import subprocess
@@ -31,15 +30,20 @@ from confluent_kafka import Producer
 
 from deploy.kafka.local_kafka import LocalKafka, free_ports
 from streamlstm.cli.main import outcome
-from tests.daemon_process import create_topics, write_model
+from tests.daemon_process import Footprint, create_topics, frozen, write_model
 
 PARTITIONS = 8
 WARM_UP = 5.0
 MOST_MB_PER_HOUR = 1.0
 SAMPLE_SECONDS = 2.0
 SESSION_MS = 10_000
-Sample = tuple[float, float, int, int]
-"""Seconds, resident MB, threads, open files."""
+Sample = tuple[float, Footprint]
+"""Seconds, and what was seen then."""
+
+
+def given_by(settings: dict[str, str]) -> list[str]:
+    """The arguments of a command for these settings."""
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
 
 
 class Member:
@@ -52,9 +56,8 @@ class Member:
         self.start()
 
     def start(self) -> None:
-        arguments = [part for key, value in self._settings.items() for part in ("--set", f"{key}={value}")]
         with (self._folder / f"{self._name}.log").open("ab") as log:
-            command = [sys.executable, "-m", "streamlstm", "run", *arguments]
+            command = [sys.executable, "-m", "streamlstm", "run", *given_by(self._settings)]
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
 
     def stop(self) -> int:
@@ -63,12 +66,6 @@ class Member:
 
     def log(self) -> str:
         return (self._folder / f"{self._name}.log").read_text()[-3000:]
-
-    def sample(self, began: float) -> Sample:
-        process = Path(f"/proc/{self.process.pid}")
-        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-        resident, files = int(status["VmRSS"].split()[0]) / 1000, len(list((process / "fd").iterdir()))
-        return time.monotonic() - began, resident, int(status["Threads"]), files
 
 
 def feed(bootstrap: str, topic: str, rate: float, streams: int, enough: Event) -> None:
@@ -98,13 +95,12 @@ def troubles(victim: Member, broker: LocalKafka) -> Iterator[tuple[str, Callable
         time.sleep(seconds)
         victim.start()
 
-    def frozen(pid: int, seconds: float) -> None:
-        os.kill(pid, signal.SIGSTOP)
-        time.sleep(seconds)
-        os.kill(pid, signal.SIGCONT)
+    def freeze(pid: int, seconds: float) -> None:
+        with frozen(pid):
+            time.sleep(seconds)
 
     def fenced() -> None:
-        frozen(victim.process.pid, 1.5 * SESSION_MS / 1000)
+        freeze(victim.process.pid, 1.5 * SESSION_MS / 1000)
         time.sleep(10)
         if victim.process.poll() is not None:  # it has found out, and a service manager would start it anew
             victim.start()
@@ -121,14 +117,14 @@ def troubles(victim: Member, broker: LocalKafka) -> Iterator[tuple[str, Callable
             ("kill -9, back after its session", lambda: killed(1.5 * SESSION_MS / 1000)),
             ("frozen beyond its session", fenced),
             ("planned restart", restarted),
-            ("the broker hangs for 5 s", lambda: frozen(int((broker.folder / "pid").read_text()), 5)),
+            ("the broker hangs for 5 s", lambda: freeze(int((broker.folder / "pid").read_text()), 5)),
         ]
     )
 
 
 def slope(samples: list[Sample]) -> float:
     """MB per hour."""
-    at, memory = np.array([(each[0], each[1]) for each in samples]).T
+    at, memory = np.array([(seconds, seen.resident / 1e6) for seconds, seen in samples]).T
     first, second = np.triu_indices(len(at), 1)
     return float(np.median((memory[second] - memory[first]) / (at[second] - at[first]))) * 3600
 
@@ -147,16 +143,15 @@ class Soak:
             code = self.watched.process.poll()
             if code is not None:
                 raise SystemExit(f"the member that nothing was done to ended with {code}: {self.watched.log()}")
-            self.samples.append(self.watched.sample(self.began))
+            self.samples.append((time.monotonic() - self.began, Footprint.of(self.watched.process.pid)))
             time.sleep(SAMPLE_SECONDS)
 
     def verdict(self) -> bool:
         settled = [each for each in self.samples if each[0] >= WARM_UP * 60]
-        grows, half = slope(settled), len(settled) // 2
-        (threads, files), (threads_then, files_then) = (
-            (max(each[k] for each in part) for k in (2, 3)) for part in (settled[half:], settled[:half])
-        )
-        memory = [each[1] for each in settled]
+        grows, seen, half = slope(settled), [each for _, each in settled], len(settled) // 2
+        threads_then, threads = (max(each.threads for each in part) for part in (seen[:half], seen[half:]))
+        files_then, files = (max(each.files for each in part) for part in (seen[:half], seen[half:]))
+        memory = [each.resident / 1e6 for each in seen]
         print(f"resident {min(memory):.1f} to {max(memory):.1f} MB, {grows:+.2f} MB/h after {WARM_UP:.0f} minutes; "
               f"threads {threads_then}, then {threads}; files {files_then}, then {files}")  # fmt: skip
         return grows < MOST_MB_PER_HOUR and threads <= threads_then and files <= files_then
@@ -192,28 +187,34 @@ def play(given: argparse.Namespace, folder: Path, broker: LocalKafka, settings: 
     enough = spawn.Event()
     feeder = spawn.Process(target=feed, args=(broker.bootstrap, "events", given.rate, given.streams, enough))
     feeder.start()
-    soak, making = Soak(watched, time.monotonic(), []), ThreadPoolExecutor(1)
+    soak = Soak(watched, time.monotonic(), [])
     try:
-        for minute, (what, make) in zip(range(int(given.minutes)), troubles(victim, broker), strict=False):
+        _let_it_run(soak, given.minutes, troubles(victim, broker))
+        still = soak.verdict()
+        enough.set()
+        feeder.join()
+        codes = [watched.stop(), victim.stop()]
+        watched.start()  # answers what is left
+        time.sleep(30)
+        codes.append(watched.stop())
+    finally:
+        for process in (watched.process, victim.process, feeder):
+            process.kill()
+    audited = outcome(["audit", *given_by(settings)])
+    print(f"exit codes at SIGTERM {codes}; audit: exit {audited}")
+    return still and not any(codes) and audited == 0
+
+
+def _let_it_run(soak: Soak, minutes: float, trouble: Iterator[tuple[str, Callable[[], None]]]) -> None:
+    with ThreadPoolExecutor(1) as making:
+        for minute, (what, make) in zip(range(int(minutes)), trouble, strict=False):
             soak.watch(15)
             done = making.submit(make)
             soak.watch(45)
             done.result()
-            at, memory, threads, files = soak.samples[-1]
-            seen = f"{at / 60:5.1f} min  {memory:7.1f} MB  {threads} threads  {files} files"
-            print(f"{seen}  {minute + 1}: {what}", flush=True)
-    finally:
-        enough.set()
-        feeder.join()
-    still = soak.verdict()
-    codes = watched.stop(), victim.stop()
-    drained = Member(folder, "watched", settings)  # what is left
-    time.sleep(30)
-    codes += (drained.stop(),)
-    arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    audited = outcome(["audit", *arguments])
-    print(f"exit codes at SIGTERM {codes}; audit: exit {audited}")
-    return still and not any(codes) and audited == 0
+            at, seen = soak.samples[-1]
+            of_it = f"{seen.resident / 1e6:7.1f} MB  {seen.threads} threads  {seen.files} files"
+            print(f"{at / 60:5.1f} min  {of_it}  {minute + 1}: {what}", flush=True)
 
 
 if __name__ == "__main__":

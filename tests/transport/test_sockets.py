@@ -67,6 +67,7 @@ def reads(transport: type, *words: bytes | Exception) -> list[tuple[list[bytes],
         (TlsTransport, (A[:3], A[3:] + B, b"", b""), [([b"ab", b"cd"], None), ([], LOST)]),
         (TlsTransport, (A, ssl.SSLEOFError(), ssl.SSLEOFError()), [([b"ab"], None), ([], LOST)]),
         (TlsTransport, (b"",), [([], LOST)]),
+        (TlsTransport, (A, struct.pack(">i", -5)), [([b"ab"], kafka_errors.InvalidReceiveError)]),
         (PlainTransport, (A + B, A, BlockingIOError()), [([b"ab", b"cd"], None), ([b"ab"], None), ([], None)]),
         (PlainTransport, (A, b""), [([b"ab"], None), ([], LOST)]),
         (PlainTransport, (A, ConnectionResetError()), [([b"ab"], None), ([], LOST)]),
@@ -92,13 +93,8 @@ def test_the_rest_of_a_large_answer_wakes_when_it_pays() -> None:
 
 def writer_of(transport: type, sock: Any) -> Any:
     writer = object.__new__(transport)
-    writer._sock, writer._write_buffer, writer._closed, writer._write, writer._writing = (
-        sock,
-        deque(),
-        False,
-        True,
-        True,
-    )
+    writer._sock, writer._write_buffer = sock, deque()
+    writer._closed, writer._write, writer._writing = False, True, True
     return writer
 
 
