@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from streamlstm.transport.fetched import PoisonBatch
+from streamlstm.transport.group import Group
 from streamlstm.transport.settings import SourceSettings
 from streamlstm.transport.source import Fetched, Source
-from tests.transport.live import connected
+from tests.transport.live import connected, eventually
 
 MIB = 1 << 20
 
@@ -32,6 +33,11 @@ def poll(source: Source, timeout_ms: int, max_bytes: int) -> Fetched:
     for partition, offset in fetched.assigned.items():
         source.seek(partition, offset)
     return fetched
+
+
+def group_of(source: Source) -> Group:
+    """The membership to commit by, polled for: a machine out of breath may lose one and join again at any moment."""
+    return eventually(lambda: source.group() or (poll(source, 20, MIB) and None))
 
 
 def gather(source: Source, enough: Any, seconds: float = 60.0, max_bytes: int = MIB) -> Fetched:

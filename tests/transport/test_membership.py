@@ -12,7 +12,7 @@ from streamlstm.errors import FencedError, RetryError, StaleGenerationError
 from streamlstm.transport.offsets import committed_offsets
 from streamlstm.transport.source import Source
 from tests.transport.fault_proxy import Api, Fault, FaultProxy, Harm
-from tests.transport.group_members import MIB, gather, poll, reading
+from tests.transport.group_members import MIB, gather, group_of, poll, reading
 from tests.transport.live import (
     batch,
     connected,
@@ -163,8 +163,7 @@ def test_a_static_member_whose_name_was_taken_commits_nothing(kafka: str) -> Non
     produce(kafka, topic, 0, [b"event"])
     with writing(kafka, fresh("tx")) as writer, reading(kafka, topic, group, group_instance_id="one") as zombie:
         gather(zombie, lambda all_: all_.positions)
-        believed = zombie.group()  # until a heartbeat of its own is answered
-        assert believed is not None
+        believed = group_of(zombie)  # until a heartbeat of its own is answered
         with reading(kafka, topic, group, group_instance_id="one") as owner:
             gather(owner, lambda all_: all_.positions)
             with pytest.raises((FencedError, StaleGenerationError)):

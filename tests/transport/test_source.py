@@ -14,7 +14,7 @@ from streamlstm.transport.offsets import committed_offsets
 from streamlstm.transport.settings import SourceSettings
 from streamlstm.transport.source import Fetched, Source
 from tests.transport.fault_proxy import Api, Fault, FaultProxy, Harm
-from tests.transport.group_members import MIB, gather, poll, reading, records, text
+from tests.transport.group_members import MIB, gather, group_of, poll, reading, records, text
 from tests.transport.live import (
     batch,
     connected,
@@ -226,7 +226,7 @@ def test_partitions_are_read_and_committed_while_the_group_waits_for_a_member(ka
             return all(member.is_stable and len(member.assignment()) == 2 for member in both)
 
         eventually(settled)
-        before, owned = busy.group(), busy.assignment()
+        before, owned = group_of(busy), busy.assignment()
         with reading(kafka, topic, group) as newcomer:
             over = threading.Event()
             joining = threading.Thread(target=lambda: [poll(newcomer, 50, MIB) for _ in iter(over.is_set, True)])
@@ -253,7 +253,7 @@ def test_an_old_generation_is_refused_after_a_rebalance(kafka: str) -> None:
     topic, group = make_topic(kafka, 2), fresh("group")
     with writing(kafka, fresh("tx")) as writer, reading(kafka, topic, group) as first:
         gather(first, lambda all_: all_.assigned)
-        old = first.group()
+        old = group_of(first)
         with reading(kafka, topic, group) as second:
             over = threading.Event()
             joining = threading.Thread(target=lambda: [poll(second, 50, MIB) for _ in iter(over.is_set, True)])
@@ -261,7 +261,7 @@ def test_an_old_generation_is_refused_after_a_rebalance(kafka: str) -> None:
             gather(first, lambda all_: all_.revoked)
             with pytest.raises(StaleGenerationError):
                 writer.commit([batch(topic, 0, [b"zombie"])], {(topic, 0): 1}, old)
-            writer.commit([batch(topic, 0, [b"alive"])], {(topic, 0): 1}, first.group())
+            writer.commit([batch(topic, 0, [b"alive"])], {(topic, 0): 1}, group_of(first))
             over.set()
             joining.join()
     assert read_all(kafka, topic)[0] == [b"alive"]
