@@ -207,6 +207,19 @@ class TestRefusals:
         models = ("--compare", folder / "model.safetensors", folder / "other.safetensors")
         assert "neither --model nor --output" in refused(backtest(folder / "past.csv", *models, "--output", "x"))
 
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("past.csv", "--topic"), "expected files or --topic, found both"),
+            ((), "expected files, or --topic; found neither"),
+            (("past.csv", "--last", "5"), "--last: doesn't go with files"),
+            (("past.csv", "--read-to", "0:7"), "--read-from, --read-to: don't go with files"),
+            (("--topic", "--time-column", "t"), "--time-column: doesn't go with --topic"),
+        ],
+    )
+    def test_the_source(self, options: tuple[str, ...], message: str) -> None:
+        assert message in refused(backtest(*options))
+
     @pytest.mark.parametrize("options", [("--json", "no/such/folder/a.json"), ("--output", "no/such/folder/a.jsonl")])
     def test_files_that_cannot_be_written(self, folder: Path, options: tuple[str, str]) -> None:
         command = ["backtest", folder / "past.csv", "--model", folder / "model.safetensors", *options]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from streamlstm.cli.history_source import HistorySource, source_options
 from streamlstm.cli.options import config_options, load_config
 from streamlstm.cli.progress import progress_bar
 from streamlstm.errors import UsageError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("history", metavar="FILE...", nargs=-1, required=True)
+@click.argument("history", metavar="[FILE]...", nargs=-1)
 @config_options
 @click.option("--model", type=click.Path(path_type=Path), help="Model file instead of model.path.")
 @click.option(
@@ -32,11 +33,8 @@ if TYPE_CHECKING:
 @click.option("--top", type=click.IntRange(1, 1000), default=10, help="Best and worst streams to list.")
 @click.option("--batch-size", type=click.IntRange(1), default=20_000, help="Events per batch; changes no byte.")
 @click.option("--threads", type=click.IntRange(0), help="Instead of engine.threads; changes no byte.")
-@click.option("--stream-column", help="Column of the stream ids.  [default: found by its name]")
-@click.option("--time-column", help="Column of the times.  [default: found by its name]")
-@click.option("--value-columns", metavar="A,B,..", help="Column of each input.")
+@source_options("--read-from", "--read-to")
 def backtest(
-    history: tuple[str, ...],
     config_file: Path | None,
     overrides: tuple[str, ...],
     model: Path | None,
@@ -49,18 +47,19 @@ def backtest(
     top: int,
     batch_size: int,
     threads: int | None,
-    stream_column: str | None,
-    time_column: str | None,
-    value_columns: str | None,
+    **given: Any,
 ) -> None:
     """Forecast a history as the daemon would have, and score it.
 
-    FILE: CSV (long or wide), JSON lines, Parquet, folders of them, or - for JSON lines on standard input.
+    FILE: CSV (long or wide), JSON lines, Parquet, folders of them, or - for JSON lines on standard input; or the input
+    topic, with --topic.
 
     Every forecast has the bytes that the daemon would have written for the events in the order of time. The first part
     of each stream warms it up; what follows --from is held to repeating the last value, and the value one season
     before. --compare tests which of two models is better, stream by stream (Diebold and Mariano).
     """
+    source = HistorySource(**given)
+    source.require_one("--read-from", "--read-to")
     config = load_config(config_file, overrides)
     from streamlstm.cli.backtest_text import lines
     from streamlstm.service.backtest import BacktestOptions, read_since
@@ -72,9 +71,9 @@ def backtest(
     )  # fmt: skip
     _refuse_odd(compare, model, output, report)
     paths = compare or (model if model is not None else Path(config.model.path),)
-    _refuse_overwriting(history, paths, {"--output": output, "--json": json_file, "--report": report})
+    _refuse_overwriting(source.history, paths, {"--output": output, "--json": json_file, "--report": report})
     models = [(str(path), _load(path)) for path in paths]
-    past = _read(history, config, models, (stream_column, time_column, value_columns))
+    past = _read(source, config, models)
     tests = _run(past, config, models, options)
     panels = _panels(tests)
     found = document(past, tests, panels, top)
@@ -112,7 +111,8 @@ def _refuse_overwriting(history: tuple[str, ...], models: tuple[Path, ...], writ
     from streamlstm.history.files import sources_of
     from streamlstm.history.report import Report
 
-    read = [*(Path(source.path) for source in sources_of(history, Report())), *models]
+    sources = sources_of(history, Report()) if history else []
+    read = [*(Path(source.path) for source in sources), *models]
     for option, path in written.items():
         if path is not None and path.exists() and any(each.exists() and path.samefile(each) for each in read):
             raise UsageError(f"{option} {path}: is read too; expected another file")
@@ -124,32 +124,41 @@ def _load(path: Path) -> "Model":
     return load(path)
 
 
-def _read(
-    paths: tuple[str, ...],
-    config: "Config",
-    models: list[tuple[str, "Model"]],
-    columns: tuple[str | None, str | None, str | None],
-) -> "History":
+def _read(source: HistorySource, config: "Config", models: list[tuple[str, "Model"]]) -> "History":
+    from streamlstm.service.backtest import require_comparable
+
+    if len(models) == 2:
+        require_comparable(models[0][1], models[1][1])
+    read = _read_topic if source.topic else _read_files
+    past = read(source, config, models[0][1].inputs)
+    for line in past.report.lines():
+        click.echo(line, err=True)
+    return past
+
+
+def _read_files(source: HistorySource, config: "Config", inputs: tuple[str, ...]) -> "History":
     from dataclasses import replace
 
     from streamlstm.history.columns import Wanted
     from streamlstm.history.files import read_files, total_bytes
-    from streamlstm.service.backtest import require_comparable
     from streamlstm.service.history_topic import rules_of
     from streamlstm.service.wiring import field_paths
 
-    if len(models) == 2:
-        require_comparable(models[0][1], models[1][1])
-    stream, time, values = columns
-    named = tuple(name.strip() for name in values.split(",")) if values else ()
-    wanted = Wanted(field_paths(config, models[0][1].inputs), stream, time, named)
-    # a file has no record timestamps that its events could be ahead of
-    rules = replace(rules_of(config, "arrival"), max_ahead_ms=None)
-    with progress_bar(total_bytes(paths), "reading") as progress:
-        past = read_files(paths, wanted, rules, progress)
-    for line in past.report.lines():
-        click.echo(line, err=True)
-    return past
+    wanted = Wanted(field_paths(config, inputs), source.stream_column, source.time_column, source.value_columns)
+    # a file has no record timestamps that its events could be ahead of, and no offsets
+    rules = replace(rules_of(config, "arrival"), max_ahead_ms=None, keep_offsets=False)
+    with progress_bar(total_bytes(source.history), "reading") as progress:
+        return read_files(source.history, wanted, rules, progress)
+
+
+def _read_topic(source: HistorySource, config: "Config", inputs: tuple[str, ...]) -> "History":
+    from streamlstm.service.history_topic import opened, rules_of
+
+    with (
+        opened(config, inputs, source.range, rules_of(config, "arrival")) as topic,
+        progress_bar(topic.total, f"reading {config.input.topic}") as progress,
+    ):
+        return topic.read(progress)
 
 
 def _run(past: "History", config: "Config", models: list[tuple[str, "Model"]], options: Any) -> list["Backtest"]:

@@ -13,6 +13,17 @@ if TYPE_CHECKING:
 DEFAULT_FILE = Path("streamlstm.toml")
 
 
+def options(*each: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add these options to a command, in this order in its help."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(each):
+            command = option(command)
+        return command
+
+    return add
+
+
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add -c/--config and --set to a command, as `config_file` and `overrides`."""
     command = click.option(

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamlstm.cli.curves import curves, require_matplotlib, save_plot
+from streamlstm.cli.history_source import source_options
+from streamlstm.cli.models import listed
 from streamlstm.cli.options import config_options, load_config
 from streamlstm.cli.progress import progress_bar
 from streamlstm.cli.training_options import (
     AUTO,
     OF_AUTO,
-    OF_FILES,
-    OF_TOPIC,
     OF_TUTORIALS,
     Asked,
     auto_options,
     network_options,
-    source_options,
 )
 from streamlstm.cli.training_words import Words, tutorial_verdict, verdict
 from streamlstm.errors import UsageError
@@ -37,7 +36,10 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", required=True, metavar="MODEL", type=click.Path(path_type=Path), help="File to write.")
 @network_options
 @auto_options
-@source_options
+@click.option(
+    "--inputs", callback=listed(str), metavar="A,B,..", help="Names; the first is forecast.  [default: value]"
+)
+@source_options("--from", "--to")
 @config_options
 def train(**given: Any) -> int:
     """Train a model on the past of the streams.
@@ -65,18 +67,10 @@ def train(**given: Any) -> int:
 
 def _refuse_what_does_not_apply(asked: Asked) -> None:
     """Raises UsageError for options that would be ignored."""
-    if asked.topic and asked.history:
-        raise UsageError("expected files or --topic, found both")
-    if not (asked.topic or asked.history):
-        raise UsageError("expected files, or --topic; found neither")
-    recipe = OF_TUTORIALS if asked.recipe == AUTO else OF_AUTO
-    source = OF_FILES if asked.topic else OF_TOPIC
-    for names, what in ((recipe, f"--recipe {asked.recipe}"), (source, "--topic" if asked.topic else "files")):
-        for name, spelled in names.items():
-            if getattr(asked, name) not in (None, ()):
-                raise UsageError(f"{spelled}: doesn't go with {what}")
-    if not asked.topic and (asked.start.given or asked.stop.given):
-        raise UsageError("--from, --to: don't go with files")
+    asked.require_one("--from", "--to")
+    for name, option in (OF_TUTORIALS if asked.recipe == AUTO else OF_AUTO).items():
+        if getattr(asked, name) not in (None, ()):
+            raise UsageError(f"{option}: doesn't go with --recipe {asked.recipe}")
 
 
 def _options(asked: Asked) -> "AutoOptions":
@@ -136,13 +130,12 @@ def _file_history(asked: Asked) -> "History":
 
 
 def _topic_history(asked: Asked) -> "History":
-    from streamlstm.service.history_topic import TopicRange, opened, rules_of
+    from streamlstm.service.history_topic import opened, rules_of
 
     config = load_config(asked.config_file, asked.overrides)
-    asked_range = TopicRange(asked.start, asked.stop, asked.last, asked.partitions)
     inputs = asked.inputs or ("value",)
     with (
-        opened(config, inputs, asked_range, rules_of(config)) as topic,
+        opened(config, inputs, asked.range, rules_of(config)) as topic,
         progress_bar(topic.total, f"reading {config.input.topic}") as progress,
     ):
         return topic.read(progress)

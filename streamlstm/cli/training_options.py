@@ -1,17 +1,13 @@
 """The options of `train`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamlstm.cli.bounds import WHEN, bound
+from streamlstm.cli.history_source import HistorySource
 from streamlstm.cli.models import listed
-
-if TYPE_CHECKING:
-    from streamlstm.service.audit_range import Bound
+from streamlstm.cli.options import options
 
 AUTO = "auto"
 TUTORIALS = ("keras-tutorial", "pytorch-tutorial")
@@ -20,16 +16,13 @@ OF_AUTO = {
     "time_limit": "--time-limit", "checkpoint": "--checkpoint", "save_every": "--save-every", "plot": "--plot",
 }  # fmt: skip
 OF_TUTORIALS = {"window": "--window", "epochs": "--epochs"}
-OF_TOPIC = {"last": "--last", "partitions": "--partition"}
-OF_FILES = {"stream_column": "--stream-column", "time_column": "--time-column", "value_columns": "--value-columns"}
 _SIZE = click.IntRange(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(HistorySource):
     """The command line."""
 
-    history: tuple[str, ...]
     output: Path
     recipe: str
     hidden: int | None
@@ -51,95 +44,47 @@ class Asked:
     save_every: float | None
     plot: Path | None
     inputs: tuple[str, ...]
-    stream_column: str | None
-    time_column: str | None
-    value_columns: tuple[str, ...]
-    topic: bool
-    start: "Bound"
-    stop: "Bound"
-    last: int | None
-    partitions: tuple[int, ...]
     config_file: Path | None
     overrides: tuple[str, ...]
 
 
-def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    return _all_of(
-        command,
-        click.option("--recipe", type=click.Choice((AUTO, *TUTORIALS)), default=AUTO, help="How to train."),
-        click.option(
-            "--hidden", type=click.IntRange(1, 4096), help="Hidden size of each layer.  [default: the recipe's]"
-        ),
-        click.option("--layers", type=click.IntRange(1, 8), help="LSTM layers.  [default: the recipe's]"),
-        click.option("--batch", type=_SIZE, help="Windows or crops per step.  [default: the recipe's]"),
-        click.option(
-            "--learning-rate", type=click.FloatRange(0, 1, min_open=True), help="Adam's.  [default: the recipe's]"
-        ),
-        click.option(
-            "--tail", type=click.FloatRange(0, 0.9), default=0.2, help="Share of each stream kept for the scores."
-        ),
-        click.option("--seed", type=click.IntRange(0), default=0, help="Of initial weights and order."),
-        click.option("--threads", type=click.IntRange(0), default=0, help="0: one per core; changes no bit."),
-        click.option(
-            "--window", type=click.IntRange(1, 65_536), help="Tutorials: events that a forecast sees.  [default: 24]"
-        ),
-        click.option("--epochs", type=_SIZE, help="Tutorials: passes over all windows.  [default: 10]"),
-    )
+network_options = options(
+    click.option("--recipe", type=click.Choice((AUTO, *TUTORIALS)), default=AUTO, help="How to train."),
+    click.option("--hidden", type=click.IntRange(1, 4096), help="Hidden size of each layer.  [default: the recipe's]"),
+    click.option("--layers", type=click.IntRange(1, 8), help="LSTM layers.  [default: the recipe's]"),
+    click.option("--batch", type=_SIZE, help="Windows or crops per step.  [default: the recipe's]"),
+    click.option(
+        "--learning-rate", type=click.FloatRange(0, 1, min_open=True), help="Adam's.  [default: the recipe's]"
+    ),
+    click.option(
+        "--tail", type=click.FloatRange(0, 0.9), default=0.2, help="Share of each stream kept for the scores."
+    ),
+    click.option("--seed", type=click.IntRange(0), default=0, help="Of initial weights and order."),
+    click.option("--threads", type=click.IntRange(0), default=0, help="0: one per core; changes no bit."),
+    click.option(
+        "--window", type=click.IntRange(1, 65_536), help="Tutorials: events that a forecast sees.  [default: 24]"
+    ),
+    click.option("--epochs", type=_SIZE, help="Tutorials: passes over all windows.  [default: 10]"),
+)
 
 
-def auto_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    path = click.Path(path_type=Path)
-    return _all_of(
-        command,
-        click.option("--horizon", type=click.IntRange(1, 1024), help="Steps ahead, from 1 to this.  [default: 1]"),
-        click.option(
-            "--level", type=click.FloatRange(0, 1, max_open=True), help="Of the intervals; 0: none.  [default: 0.9]"
-        ),
-        click.option(
-            "--quantiles", callback=listed(float), metavar="LOW,HIGH", help="The level by its ends, such as 0.05,0.95."
-        ),
-        click.option(
-            "--guard/--no-guard", default=None, help="Weigh the model against naive forecasts.  [default: guard]"
-        ),
-        click.option("--steps", type=_SIZE, help="Of training at most.  [default: 10000]"),
-        click.option(
-            "--time-limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Of training at most."
-        ),
-        click.option("--checkpoint", type=path, metavar="FILE", help="Keep the state of training here; go on from it."),
-        click.option(
-            "--save-every", type=click.FloatRange(0), metavar="SECONDS", help="Between two checkpoints.  [default: 30]"
-        ),
-        click.option("--plot", type=path, metavar="FILE.png", help="Save the curves as a picture."),
-    )
-
-
-def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    return _all_of(
-        command,
-        click.option(
-            "--inputs", callback=listed(str), metavar="A,B,..", help="Names; the first is forecast.  [default: value]"
-        ),
-        click.option("--stream-column", help="Column of the stream ids.  [default: found by its name]"),
-        click.option("--time-column", help="Column of the times.  [default: found by its name]"),
-        click.option("--value-columns", callback=listed(str), metavar="A,B,..", help="Column of each input."),
-        click.option("--topic", is_flag=True, help="Read the input topic of the configuration instead of files."),
-        click.option(
-            "--from", "start", callback=bound, metavar=WHEN, help="Topic: from here on.  [default: all there is]"
-        ),
-        click.option("--to", "stop", callback=bound, metavar=WHEN, help="Topic: up to here."),
-        click.option("--last", type=_SIZE, help="Topic: so many records of each partition."),
-        click.option(
-            "--partition",
-            "partitions",
-            multiple=True,
-            type=click.IntRange(0),
-            help="Topic: only this; may be repeated.",
-        ),
-    )
-
-
-def _all_of(command: Callable[..., Any], *options: Callable[..., Any]) -> Callable[..., Any]:
-    """In this order in the help."""
-    for option in reversed(options):
-        command = option(command)
-    return command
+_PATH = click.Path(path_type=Path)
+auto_options = options(
+    click.option("--horizon", type=click.IntRange(1, 1024), help="Steps ahead, from 1 to this.  [default: 1]"),
+    click.option(
+        "--level", type=click.FloatRange(0, 1, max_open=True), help="Of the intervals; 0: none.  [default: 0.9]"
+    ),
+    click.option(
+        "--quantiles", callback=listed(float), metavar="LOW,HIGH", help="The level by its ends, such as 0.05,0.95."
+    ),
+    click.option("--guard/--no-guard", default=None, help="Weigh the model against naive forecasts.  [default: guard]"),
+    click.option("--steps", type=_SIZE, help="Of training at most.  [default: 10000]"),
+    click.option(
+        "--time-limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Of training at most."
+    ),
+    click.option("--checkpoint", type=_PATH, metavar="FILE", help="Keep the state of training here; go on from it."),
+    click.option(
+        "--save-every", type=click.FloatRange(0), metavar="SECONDS", help="Between two checkpoints.  [default: 30]"
+    ),
+    click.option("--plot", type=_PATH, metavar="FILE.png", help="Save the curves as a picture."),
+)

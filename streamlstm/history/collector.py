@@ -41,7 +41,8 @@ class Rules:
 
     `order`: "time" sorts each stream and keeps the last of rows with one time; "arrival" leaves late and duplicate rows
     in, where they came, which is what the daemon steps through by default. `keep_missing` lets null inputs through as
-    NaN (events.missing other than dead_letter). Streams of fewer than `short_rows` rows are kept, and counted.
+    NaN (events.missing other than dead_letter). `keep_offsets`, in order of arrival: the history tells each row's.
+    Streams of fewer than `short_rows` rows are kept, and counted.
     """
 
     limit: float = RUNNING_LIMIT
@@ -50,6 +51,7 @@ class Rules:
     max_rows: int = 100_000_000
     order: Literal["time", "arrival"] = "time"
     keep_missing: bool = False
+    keep_offsets: bool = False
     short_rows: int = 32
 
 
@@ -156,11 +158,12 @@ class Collector:
         if len(time) < 2:
             raise BadDataError(self._refusal(len(time)))
         arrival = self._numbers(order) if self.rules.order == "arrival" else np.empty(0, np.int64)
+        offset = place[order] if self.rules.keep_offsets else np.empty(0, np.int64)
         del order, place
         self._note_unused()
         history = History(
             self.inputs, [key for _, key in keys], np.array([partition for partition, _ in keys], np.int32), start,
-            time, x, np.empty(len(keys), np.int64), self.report, arrival,
+            time, x, np.empty(len(keys), np.int64), self.report, arrival, offset,
         )  # fmt: skip
         self._survey(history)
         return history

@@ -17,7 +17,8 @@ class History:
     ascending within a stream and without duplicates (unless Rules.order says otherwise). `x` float64 [N, F], finite
     (unless missing inputs were let through, as NaN), unscaled. `interval` int64 [S], ms: the most frequent difference
     between successive times, 0 for a stream of one row (see kernels.grouping.survey). `arrival` int64 [N]: the number
-    of the row among all that were read, from 0, where Rules.order keeps the rows as they came; else [0].
+    of the row among all that were read, from 0, where Rules.order keeps the rows as they came; else [0]. `offset` int64
+    [N]: that of the row's record in its partition, where Rules.keep_offsets says so; else [0].
     """
 
     inputs: tuple[str, ...]
@@ -29,6 +30,7 @@ class History:
     interval: NDArray[np.int64]
     report: Report
     arrival: NDArray[np.int64]
+    offset: NDArray[np.int64]
 
     @property
     def rows(self) -> int:

@@ -50,13 +50,14 @@ class TopicRange:
 
 def rules_of(config: Config, order: Literal["time", "arrival"] = "time") -> Rules:
     """What a history takes: what the daemon takes; but rows with missing inputs in order of arrival only, where the
-    engine fills them.
+    engine fills them. In that order it also keeps the offsets.
     """
     return Rules(
         max_key_bytes=config.state.max_key_bytes,
         max_ahead_ms=max_ahead_ms(config),
         order=order,
         keep_missing=order == "arrival" and lets_missing(config),
+        keep_offsets=order == "arrival",
     )
 
 

@@ -1,8 +1,8 @@
 """A history through the production engine: what the daemon would have emitted, and what it forecast of what came.
 
-All streams are fed together in the order of time, so that the step sees batches of many streams; within a stream the
-events keep the order in which they came. A stream's forecasts depend on no other stream (but for `state.ttl_ms` and a
-full `state.max_streams`, which follow the times of all of them), so they are those of the daemon.
+Partition by partition, streams are fed together in the order of time, so that the step sees batches of many of them;
+within a stream the events keep the order in which they came. A stream's forecasts depend on no other stream (but for
+`state.ttl_ms` and a full `state.max_streams`, which follow the times of all of them), so they are those of the daemon.
 """
 
 import tempfile
@@ -78,7 +78,7 @@ class Replay:
     def run(self, output: BinaryIO | None, tell: Callable[[int], None]) -> Replayed:
         """Forecast every event; write the JSON lines to `output`; `tell` hears of the events done since the last."""
         order = feed_order(self.history)
-        offset = np.sort(self.history.arrival)
+        offset = self.history.offset[order] if len(self.history.offset) else np.sort(self.history.arrival)
         for begin in range(0, len(order), self.batch_size):
             rows = order[begin : begin + self.batch_size]
             self._fill(rows, offset[begin : begin + self.batch_size])
@@ -91,7 +91,9 @@ class Replay:
         return Replayed(self._evidence(), len(order), self.refused)
 
     def _fill(self, rows: NDArray[np.int64], offset: NDArray[np.int64]) -> None:
-        """The events at `rows` of the history, as `streamlstm forecast` has them of a file's lines."""
+        """The events at `rows` of the history: of a topic as the daemon has them, of files as `streamlstm forecast` has
+        their lines.
+        """
         batch, history, n = self.batch, self.history, len(rows)
         stream = self.stream[rows]
         batch.truncate(0)
@@ -104,7 +106,9 @@ class Replay:
         batch.event_time[:n] = history.time[rows]
         batch.x[:n] = history.x[rows]
         batch.reason[:n] = Reason.OK
-        batch.extend_run(self.topic, 0, n)
+        partition = history.partition[stream]
+        for stop in [*(np.flatnonzero(np.diff(partition)) + 1).tolist(), n]:
+            batch.extend_run(self.topic, int(partition[stop - 1]), stop)
 
     def _keep(self, rows: NDArray[np.int64], good: NDArray[np.int64], forecasts: ForecastBatch) -> None:
         n = len(rows)
@@ -156,8 +160,8 @@ class Replay:
 
 
 def feed_order(history: History) -> NDArray[np.int64]:
-    """The rows of all streams by time, those of one time as they came; but no event of a stream before one that came
-    before it. int64 [N].
+    """One partition after the other: the rows of its streams by time, those of one time as they came; but no event of a
+    stream before one that came before it. int64 [N].
     """
     latest = history.time
     is_late = np.setdiff1d(np.flatnonzero(latest[1:] < latest[:-1]) + 1, history.start)
@@ -167,7 +171,7 @@ def feed_order(history: History) -> NDArray[np.int64]:
         for stream in late.tolist():
             rows = history.rows_of(stream)
             np.maximum.accumulate(latest[rows], out=latest[rows])
-    return np.lexsort((history.arrival, latest))
+    return np.lexsort((history.arrival, latest, np.repeat(history.partition, np.diff(history.start))))
 
 
 def _columns(forecasts: ForecastBatch) -> Iterator[tuple[str, NDArray[np.float64]]]:

@@ -45,6 +45,14 @@ def by_stream(lines: list[bytes]) -> dict[str, list[bytes]]:
     return dict(found)
 
 
+def by_source(lines: list[bytes]) -> dict[tuple[int, int], bytes]:
+    found = {}
+    for line in lines:
+        source = json.loads(line)["src"]
+        found[source["partition"], source["offset"]] = line
+    return found
+
+
 def hold(bootstrap: str, series: dict[str, list[float]], model: Path, folder: Path) -> int:
     """Let a daemon forecast the series, killed half way; compare with a backtest. Returns the number of forecasts."""
     topic = f"history-{folder.name}"
@@ -72,7 +80,12 @@ def hold(bootstrap: str, series: dict[str, list[float]], model: Path, folder: Pa
     history.write_text("\n".join(["stream,ts,value", *rows]) + "\n")
     assert outcome(["backtest", str(history), "--model", str(model), "--output", str(output)]) == 0
     assert len(served) == len(events)
-    assert by_stream([message.value() for message in served]) == by_stream(output.read_bytes().splitlines())
+    answers = [message.value() for message in served]
+    assert by_stream(answers) == by_stream(output.read_bytes().splitlines())
+    settings = {"kafka.bootstrap_servers": json.dumps([bootstrap]), "input.topic": topic}
+    told = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    assert outcome(["backtest", "--topic", *told, "--model", str(model), "--output", str(output)]) == 0
+    assert by_source(answers) == by_source(output.read_bytes().splitlines())  # `src` too
     return len(served)
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from confluent_kafka import Producer
+from kafka import KafkaConsumer, TopicPartition
 
 from deploy.kafka.local_kafka import LocalKafka, free_ports
 from streamlstm.cli.main import outcome
@@ -181,6 +182,20 @@ def main() -> int:
         return 0 if play(given, folder, broker, settings) else 1
 
 
+def answer_what_is_left(bootstrap: str, group: str) -> int:
+    """Wait for it, while there is progress; the number of events above the group's committed offsets at the end."""
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False)
+    partitions = [TopicPartition("events", partition) for partition in range(PARTITIONS)]
+    ends, before = consumer.end_offsets(partitions), None
+    while True:
+        left = sum(end - (consumer.committed(each) or 0) for each, end in ends.items())
+        if left in (0, before):
+            consumer.close()
+            return left
+        before = left
+        time.sleep(30)  # longer than the session of the member that has left, and a restore
+
+
 def play(given: argparse.Namespace, folder: Path, broker: LocalKafka, settings: dict[str, str]) -> bool:
     watched, victim = Member(folder, "watched", settings), Member(folder, "victim", settings)
     spawn = get_context("spawn")
@@ -194,15 +209,15 @@ def play(given: argparse.Namespace, folder: Path, broker: LocalKafka, settings: 
         enough.set()
         feeder.join()
         codes = [watched.stop(), victim.stop()]
-        watched.start()  # answers what is left
-        time.sleep(30)
+        watched.start()
+        left = answer_what_is_left(broker.bootstrap, settings["kafka.group_id"])
         codes.append(watched.stop())
     finally:
         for process in (watched.process, victim.process, feeder):
             process.kill()
     audited = outcome(["audit", *given_by(settings)])
-    print(f"exit codes at SIGTERM {codes}; audit: exit {audited}")
-    return still and not any(codes) and audited == 0
+    print(f"exit codes at SIGTERM {codes}; left unanswered {left}; audit: exit {audited}")
+    return still and not any(codes) and left == 0 and audited == 0
 
 
 def _let_it_run(soak: Soak, minutes: float, trouble: Iterator[tuple[str, Callable[[], None]]]) -> None:

@@ -1,0 +1,77 @@
+"""Where a history comes from, as the command line says it: files, or the input topic."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streamlstm.cli.bounds import WHEN, bound
+from streamlstm.cli.models import listed
+from streamlstm.cli.options import options
+from streamlstm.errors import UsageError
+
+if TYPE_CHECKING:
+    from streamlstm.service.audit_range import Bound
+    from streamlstm.service.history_topic import TopicRange
+
+_OF_FILES = {"stream_column": "--stream-column", "time_column": "--time-column", "value_columns": "--value-columns"}
+_OF_TOPIC = {"last": "--last", "partitions": "--partition"}
+
+
+@dataclass(frozen=True, slots=True)
+class HistorySource:
+    """What `source_options` and the argument `history` gave."""
+
+    history: tuple[str, ...]
+    stream_column: str | None
+    time_column: str | None
+    value_columns: tuple[str, ...]
+    topic: bool
+    start: "Bound"
+    stop: "Bound"
+    last: int | None
+    partitions: tuple[int, ...]
+
+    def require_one(self, begin: str, end: str) -> None:
+        """Raises UsageError unless it's either files or a topic, without options that would be ignored; `begin` and
+        `end` are what the options of its range are called.
+        """
+        if self.topic and self.history:
+            raise UsageError("expected files or --topic, found both")
+        if not (self.topic or self.history):
+            raise UsageError("expected files, or --topic; found neither")
+        for name, option in (_OF_FILES if self.topic else _OF_TOPIC).items():
+            if getattr(self, name) not in (None, ()):
+                raise UsageError(f"{option}: doesn't go with {'--topic' if self.topic else 'files'}")
+        if not self.topic and (self.start.given or self.stop.given):
+            raise UsageError(f"{begin}, {end}: don't go with files")
+
+    @property
+    def range(self) -> "TopicRange":
+        """Raises UsageError."""
+        from streamlstm.service.history_topic import TopicRange
+
+        return TopicRange(self.start, self.stop, self.last, self.partitions)
+
+
+def source_options(begin: str, end: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of a HistorySource to a command; those of the topic's range are called `begin` and `end`."""
+    return options(
+        click.option("--stream-column", help="Column of the stream ids.  [default: found by its name]"),
+        click.option("--time-column", help="Column of the times.  [default: found by its name]"),
+        click.option("--value-columns", callback=listed(str), metavar="A,B,..", help="Column of each input."),
+        click.option("--topic", is_flag=True, help="Read the input topic of the configuration instead of files."),
+        click.option(
+            begin, "start", callback=bound, metavar=WHEN, help="Topic: from here on.  [default: all there is]"
+        ),
+        click.option(end, "stop", callback=bound, metavar=WHEN, help="Topic: up to here."),
+        click.option("--last", type=click.IntRange(1), help="Topic: so many records of each partition."),
+        click.option(
+            "--partition",
+            "partitions",
+            multiple=True,
+            type=click.IntRange(0),
+            help="Topic: only this; may be repeated.",
+        ),
+    )
