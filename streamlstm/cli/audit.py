@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamlstm.cli.bounds import WHEN, bound
-from streamlstm.cli.options import config_options, load_config
+from streamlstm.cli.options import config_options, load_cluster_config
 from streamlstm.cli.progress import progress_bar
 from streamlstm.cli.table import aligned
 
@@ -44,7 +44,7 @@ def audit(
     Ends with 0 when all is well; 65 when anything is missing, duplicate, reordered or foreign; 66 when retention has
     dropped the answers to what was asked for.
     """
-    config = load_config(config_file, overrides)
+    config = load_cluster_config(config_file, overrides)
     from streamlstm.service.audit import opened
     from streamlstm.service.audit_range import AuditOptions
 

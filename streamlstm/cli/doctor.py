@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streamlstm.cli.options import config_options, load_config
+from streamlstm.cli.options import config_options, load_cluster_config
 from streamlstm.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def doctor(config_file: Path | None, overrides: tuple[str, ...], quick: bool, as
     group and writes nothing but the kernel cache. Ends with 0 unless something fails; `check` is for scripts that start
     a daemon.
     """
-    config = load_config(config_file, overrides)
+    config = load_cluster_config(config_file, overrides)
     from streamlstm.service.doctor import examine
     from streamlstm.service.doctor_findings import exit_code
 

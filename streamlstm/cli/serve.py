@@ -1,5 +1,6 @@
 """run and health: the daemon, and whether it works."""
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -7,7 +8,9 @@ from types import FrameType
 
 import click
 
-from streamlstm.cli.options import config_options, load_config
+from streamlstm.cli.options import config_options, file_of, load_cluster_config, load_config
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -19,10 +22,11 @@ def run(config_file: Path | None, overrides: tuple[str, ...]) -> int:
     configuration again, takes over [log] and says which other changes need a restart.
     """
     signal.signal(signal.SIGTERM, _end_at_once)
-    config = load_config(config_file, overrides)
+    config = load_cluster_config(config_file, overrides)
     from streamlstm.service import logs
 
     logs.configure(config.log.format, config.log.level)
+    log.info("configuration", extra={"file": str(file_of(config_file) or "none")})
     from streamlstm.service.daemon import run as run_daemon
 
     return run_daemon(config, lambda: load_config(config_file, overrides))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from streamlstm.cli.options import DEFAULT_FILE, config_options, load_config
+from streamlstm.cli.options import DEFAULT_FILE, config_options, load_cluster_config
 from streamlstm.errors import UsageError
 
 
@@ -40,7 +40,7 @@ def check(config_file: Path | None, overrides: tuple[str, ...], create_topics: b
 
     Tells every problem at once, with the command that mends it.
     """
-    config = load_config(config_file, overrides)
+    config = load_cluster_config(config_file, overrides)
     from streamlstm.service.checks import check as check_all
 
     report = check_all(config, create_topics=create_topics)

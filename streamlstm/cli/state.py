@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamlstm.cli.options import config_options, load_config
+from streamlstm.cli.options import config_options, load_cluster_config
 from streamlstm.cli.progress import progress_bar
 from streamlstm.cli.table import aligned
 from streamlstm.errors import BadDataError, InputMissingError, UsageError
@@ -34,7 +34,7 @@ def list_(config_file: Path | None, overrides: tuple[str, ...], as_json: bool) -
 
     Ends with 65 when a restart would find a problem with it.
     """
-    config = load_config(config_file, overrides)
+    config = load_cluster_config(config_file, overrides)
     from streamlstm.service.inspect_state import opened
 
     with opened(config) as inspection, progress_bar(inspection.total, "reading snapshots") as progress:
@@ -53,7 +53,7 @@ def get(config_file: Path | None, overrides: tuple[str, ...], stream: str) -> No
     One line for each partition that has it: n_seen, time, input and forecast of its last event, moments, and h and c
     of each layer or the window of inputs. It is the state after all events of the partition below `offset`.
     """
-    config = load_config(config_file, overrides)
+    config = load_cluster_config(config_file, overrides)
     from streamlstm.service.inspect_state import opened
     from streamlstm.service.stream_columns import json_rows
 
@@ -72,7 +72,7 @@ def export(config_file: Path | None, overrides: tuple[str, ...], path: str) -> N
     A name in .npz is for NumPy: an array for each column, a row for each stream. Anything else gets JSON lines as of
     `state get`; - is standard output.
     """
-    config = load_config(config_file, overrides)
+    config = load_cluster_config(config_file, overrides)
     from streamlstm.service.export_state import write_arrays, write_lines
     from streamlstm.service.inspect_state import opened
 
@@ -94,7 +94,7 @@ def reset(config_file: Path | None, overrides: tuple[str, ...], stream: str, par
     The daemon forgets the stream when it comes to that record, a null value with the stream's key, and answers it with
     a dead letter: so the reset has its place among the events, for ever.
     """
-    config = load_config(config_file, overrides)
+    config = load_cluster_config(config_file, overrides)
     from streamlstm.service.inspect_state import opened
 
     with opened(config) as inspection:

@@ -12,6 +12,7 @@ from streamlstm.config import Config
 from streamlstm.errors import InputMissingError, StreamlstmError
 from streamlstm.kernels.compile import cache_status
 from streamlstm.model.model_file import Model, load
+from streamlstm.service.limits import memory_limit
 from streamlstm.service.sizing import predict
 from streamlstm.service.warmup import warm_up
 from streamlstm.service.wiring import (
@@ -26,9 +27,6 @@ from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.permissions import check_permissions
 
 Result = TypeVar("Result")
-
-MEMORY_FILE = Path("/proc/meminfo")
-CGROUP_LIMIT_FILE = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(slots=True)
@@ -112,14 +110,6 @@ def _fits(config: Config, model: Model) -> bool:
             f"expected at most the {there / 1e6:,.0f} MB of this machine or container"
         )
     return True
-
-
-def memory_limit() -> int:
-    """Bytes of memory that this process may hope for: the container's limit, else the machine's memory."""
-    total = next(line for line in MEMORY_FILE.read_text().splitlines() if line.startswith("MemTotal"))
-    machine = int(total.split()[1]) * 1024
-    limit = CGROUP_LIMIT_FILE.read_text().strip() if CGROUP_LIMIT_FILE.exists() else "max"
-    return min(machine, int(limit)) if limit.isdigit() else machine
 
 
 @contextmanager

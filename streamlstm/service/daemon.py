@@ -35,6 +35,7 @@ from streamlstm.service.committer import Committer
 from streamlstm.service.counters import BuildInfo, ConfigInfo, Counters, ModelInfo
 from streamlstm.service.health import Phase, Progress, liveness, readiness
 from streamlstm.service.http_server import HttpServer, verdict_page
+from streamlstm.service.limits import memory_limit
 from streamlstm.service.loop import Loop, drain_seconds
 from streamlstm.service.metrics import Observed, metrics_page
 from streamlstm.service.notify import Notifier
@@ -44,6 +45,7 @@ from streamlstm.service.reload import Reload
 from streamlstm.service.restore import Restorer
 from streamlstm.service.scoring import scoring_of, worst_page, worst_streams
 from streamlstm.service.shutdown import Shutdown
+from streamlstm.service.sizing import predict
 from streamlstm.service.warmup import warm_up
 from streamlstm.service.wiring import (
     check_cluster,
@@ -254,6 +256,7 @@ def _build_pipeline(config: Config, counters: Counters, observed: Observed, stac
     stepping = stack.enter_context(ThreadPoolExecutor(threads, "step"))
     warm_up(config, model, stepping)
     log.info("kernels", extra={"cpu": compiled_for()[1], "cache": cache_status()})
+    _warn_of_memory(config, model)
     forecaster = Forecaster(model, forecaster_settings(config, threads), stepping)
     observed.model, observed.scoring = _model_info(model), scoring_of(forecaster)
     observed.worst = partial(worst_streams, forecaster)
@@ -261,6 +264,14 @@ def _build_pipeline(config: Config, counters: Counters, observed: Observed, stac
     counters.streams_capacity = config.state.max_streams
     counters.state_bytes = forecaster.backend.state_bytes
     return Pipeline(config, forecaster, checkpoint_of(config, forecaster), counters)
+
+
+def _warn_of_memory(config: Config, model: Model) -> None:
+    """The state becomes resident as streams come, so a limit that is too small may show days later, as a SIGKILL."""
+    needed, limit = predict(config, model).resident_bytes, memory_limit()
+    if needed > limit:
+        log.warning("the state will not fit into memory when full",
+                    extra={"needs_mb": needed // 10**6, "limit_mb": limit // 10**6})  # fmt: skip
 
 
 def _model_info(model: Model) -> ModelInfo:

@@ -21,12 +21,11 @@ from streamlstm import __version__
 from streamlstm.config import Config
 from streamlstm.config.security import SECRETS
 from streamlstm.errors import ConfigError, InputMissingError
-from streamlstm.service.checks import MEMORY_FILE, memory_limit
 from streamlstm.service.doctor_findings import Finding, bad, doubtful, good, skipped
+from streamlstm.service.limits import cpu_quota, memory, memory_limit
 from streamlstm.service.sizing import Sizing
 from streamlstm.service.wiring import thread_count
 
-CPU_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
 HUGE_PAGES_FILE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 ENOUGH_FILES = 1_024
 USED = 0.9  # of the memory, at most
@@ -74,9 +73,9 @@ def host_facts(config: Config) -> HostFacts:
             *((name, version(name)) for name in ("numpy", "numba", "llvmlite", "kafka-python")),
         ),
         threads=thread_count(config.engine.threads),
-        cpu_quota=cpu_quota(CPU_QUOTA_FILE.read_text() if CPU_QUOTA_FILE.exists() else ""),
+        cpu_quota=cpu_quota(),
         memory_limit=memory_limit(),
-        memory_available=_available(),
+        memory_available=memory("MemAvailable"),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         huge_pages=chosen(HUGE_PAGES_FILE.read_text()) if HUGE_PAGES_FILE.exists() else None,
         clock_error_ms=error_ms,
@@ -183,21 +182,10 @@ def _secret_verdicts(facts: HostFacts) -> Iterator[Finding]:
             yield good(each.setting, shown)
 
 
-def cpu_quota(text: str) -> float | None:
-    """Cores of a cpu.max of cgroup v2: "max 100000" or "150000 100000"; None without a limit."""
-    found = re.fullmatch(r"(\d+) (\d+)\s*", text)
-    return int(found[1]) / int(found[2]) if found else None
-
-
 def chosen(text: str) -> str:
     """The word in brackets of a setting in /sys, such as "always [madvise] never"."""
     found = re.search(r"\[(\w+)\]", text)
     return found[1] if found else text.strip()
-
-
-def _available() -> int:
-    line = next(line for line in MEMORY_FILE.read_text().splitlines() if line.startswith("MemAvailable"))
-    return int(line.split()[1]) * 1024
 
 
 def _clock() -> tuple[bool | None, float | None]:

@@ -12,7 +12,7 @@ from streamlstm.config import Config, load
 from streamlstm.errors import InputMissingError
 from streamlstm.service.doctor_cluster import Clocks, Offsets, judge_brokers, judge_clocks, judge_group, judge_timeouts
 from streamlstm.service.doctor_findings import Finding, Level, Section, bad, doubtful, exit_code, good, skipped, told
-from streamlstm.service.doctor_host import HostFacts, SecretFile, chosen, cpu_quota, judge_host
+from streamlstm.service.doctor_host import HostFacts, SecretFile, chosen, judge_host
 from streamlstm.service.doctor_topics import judge_state, judge_topics
 from streamlstm.service.inspect_state import Cover, PartitionState, Stored
 from streamlstm.service.sizing import Part, Sizing
@@ -103,9 +103,6 @@ class TestHost:
         )
 
     def test_files_of_the_kernel(self) -> None:
-        assert cpu_quota("max 100000\n") is None
-        assert cpu_quota("150000 100000\n") == 1.5
-        assert cpu_quota("") is None
         assert chosen("always [madvise] never\n") == "madvise"
 
 
