@@ -99,10 +99,14 @@ class Admission:
         return self.ttl_ms is not None and int(self.oldest[index]) < watermark - self.ttl_ms
 
     def expire_any(self, index: int, watermark: int) -> int:
-        """Free expired streams of the partition or, when all slots are taken and it has none, of the others."""
+        """Free expired streams of the partition or, when all slots are taken and it has none, of the others.
+
+        `watermark` is that of the row which needs room; the partition's own is ahead of it by what the batch still has.
+        """
         freed = self.expire(index, watermark)
         if freed == 0 and self.slots.n_streams >= self.slots.max_streams:
-            freed = sum(self.expire(other, partition.watermark) for other, partition in enumerate(self.partitions))
+            others = (other for other in range(len(self.partitions)) if other != index)
+            freed = sum(self.expire(other, self.partitions[other].watermark) for other in others)
         return freed
 
     def evict(self, index: int) -> int:

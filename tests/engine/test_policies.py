@@ -179,11 +179,15 @@ def test_as_the_rules_say(settings: ForecasterSettings, records: list[Record], m
             assert run.forecaster.slots.streams_of(index) == len(partition.streams)
 
 
-@given(policies(), HISTORIES, st.sampled_from(sorted(MODELS)), st.randoms(use_true_random=False))
+@given(
+    policies(), st.sampled_from([64, 64, 1, 2, 5]), HISTORIES, st.sampled_from(sorted(MODELS)),
+    st.randoms(use_true_random=False),
+)  # fmt: skip
 @hypothesis_settings(max_examples=300)
 def test_batches_threads_and_restores_change_no_byte(
-    settings: ForecasterSettings, records: list[Record], model: tuple[str, int], chance: Any
+    settings: ForecasterSettings, slots: int, records: list[Record], model: tuple[str, int], chance: Any
 ) -> None:
+    settings = replace(settings, max_streams=slots)
     whole, parted, single = (Run(MODELS[model], settings) for _ in range(3))
     whole.feed(records)
     for record in records:
@@ -263,6 +267,19 @@ def test_when_all_slots_are_taken_a_partition_gives_of_its_own() -> None:
     assert outcomes(run) == [Status.OK] * 3 + [Reason.CAPACITY, Status.OK]
     held = {run.forecaster.slots.key_of(slot) for slot in range(3)}
     assert held == {(0, b"key-1"), (0, b"key-3"), (0, b"key-4")}
+
+
+def test_what_has_not_expired_yet_makes_no_room() -> None:
+    """The batch ends far behind the row that needs room, and the streams live on in between."""
+    records = [good(0, 1, 0), good(0, 2, 900), good(0, 3, 950), good(0, 1, 990), good(0, 3, 2500)]
+    given = ForecasterSettings(max_streams=2, ttl_ms=1000, warmup_events=0)
+    runs = [Run(MODELS["none", 0], given) for _ in range(2)]
+    runs[0].feed(records)
+    for record in records:
+        runs[1].feed([record])
+    assert outcomes(runs[0]) == [Status.OK, Status.OK, Reason.CAPACITY, Status.OK, Status.OK]
+    assert [answer.n_seen for answer in runs[0].answers] == [1, 1, 0, 2, 1]
+    assert runs[0].answers == runs[1].answers
 
 
 def test_expired_streams_of_another_partition_make_room() -> None:
