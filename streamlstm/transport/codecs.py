@@ -6,7 +6,9 @@ framing of the xerial library, as the Java client does.
 
 import struct
 import zlib
+from collections.abc import Callable
 from enum import IntEnum
+from typing import Any
 
 import lz4.frame
 import snappy
@@ -15,6 +17,7 @@ import zstandard
 _XERIAL = b"\x82SNAPPY\x00"
 _XERIAL_HEADER = 16
 _CHUNK = 1 << 20
+_FED = 1 << 14
 _GZIP_WBITS = 31
 _UNDECODABLE = (
     zlib.error,
@@ -53,11 +56,11 @@ def decompress(codec: int, section: memoryview, limit: int) -> bytes | memoryvie
         return section
     try:
         if codec == Codec.GZIP:
-            return _gzip(section, limit)
+            return _parts(Codec.GZIP, lambda: zlib.decompressobj(_GZIP_WBITS), section, limit)
         if codec == Codec.SNAPPY:
             return _snappy(bytes(section), limit)
         if codec == Codec.LZ4:
-            return _lz4(section, limit)
+            return _parts(Codec.LZ4, lz4.frame.LZ4FrameDecompressor, section, limit)
         if codec == Codec.ZSTD:
             return _zstd(section, limit)
     except _UNDECODABLE as error:
@@ -69,30 +72,23 @@ def _too_large(codec: Codec, limit: int) -> UndecodableError:
     return UndecodableError(f"{codec.name.lower()}: decompresses to more than {limit} bytes")
 
 
-def _gzip(section: memoryview, limit: int) -> bytes:
-    whole, pending = b"", bytes(section)
-    while pending:
-        stream = zlib.decompressobj(_GZIP_WBITS)
-        whole += stream.decompress(pending, limit + 1 - len(whole))
-        if len(whole) > limit or stream.unconsumed_tail:
-            raise _too_large(Codec.GZIP, limit)
-        if not stream.eof:
-            raise UndecodableError("gzip: the stream ends early")
-        pending = stream.unused_data
-    return whole
-
-
-def _lz4(section: memoryview, limit: int) -> bytes:
-    whole, pending = b"", bytes(section)
-    while pending:
-        stream = lz4.frame.LZ4FrameDecompressor()
-        whole += stream.decompress(pending, max_length=limit + 1 - len(whole))
-        if len(whole) > limit:
-            raise _too_large(Codec.LZ4, limit)
-        if not stream.eof:
-            raise UndecodableError("lz4: the frame ends early")
-        pending = stream.unused_data or b""
-    return whole
+def _parts(codec: Codec, begin: Callable[[], Any], section: memoryview, limit: int) -> bytes:
+    """The members of gzip, the frames of lz4, one after the other. What a stream hasn't used it copies: so it is fed
+    piece by piece, or thousands of tiny parts would take minutes.
+    """
+    plain, size, at = [], 0, 0
+    while at < len(section):
+        stream = begin()
+        while not stream.eof:
+            fed = section[at : at + _FED]
+            if not fed:
+                raise UndecodableError(f"{codec.name.lower()}: it ends early")
+            plain.append(stream.decompress(fed, limit + 1 - size))
+            size += len(plain[-1])
+            if size > limit:
+                raise _too_large(codec, limit)
+            at += len(fed) - (len(stream.unused_data or b"") if stream.eof else 0)
+    return plain[0] if len(plain) == 1 else b"".join(plain)
 
 
 def _zstd(section: memoryview, limit: int) -> bytes:

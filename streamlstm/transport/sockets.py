@@ -157,9 +157,9 @@ class TlsTransport(_InPlace, KafkaSSLTransport):  # type: ignore[misc]
     _pending = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
     def _read_in(self, frames: Frames, brought: Brought) -> None:
-        """All that is there, for the event loop can't see what TLS holds."""
-        while len(brought) < self.read_bytes:
-            self._read_once(frames, brought, self.read_bytes - len(brought))
+        """All that is there, or enough of it; and then what TLS still holds, which wakes no event loop."""
+        while most := max(self.read_bytes - len(brought), self._sock.pending()):
+            self._read_once(frames, brought, most)
 
     def write(self, data: bytes | Pieces) -> None:
         """Send this, after what waits."""

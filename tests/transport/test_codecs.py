@@ -39,6 +39,15 @@ def test_the_forms_that_other_clients_write() -> None:
         assert decompress(codec, memoryview(packed), LIMIT) == plain, name
 
 
+@pytest.mark.parametrize(
+    ("codec", "part"), [(Codec.GZIP, gzip.compress(bytes(2500))), (Codec.LZ4, lz4.frame.compress(bytes(40)))]
+)
+def test_a_batch_of_tiny_parts_takes_no_minutes(codec: Codec, part: bytes) -> None:
+    """What isn't used of them must not be copied for each: that took minutes, and a member's place in the group."""
+    plain = decompress(codec, memoryview(part * 20_000), 64 * LIMIT)
+    assert plain == bytes(20_000 * (2500 if codec is Codec.GZIP else 40))
+
+
 def test_none_is_not_copied() -> None:
     view = memoryview(b"plain")
     assert decompress(Codec.NONE, view, 1) is view

@@ -2,13 +2,16 @@
 up: a refused login is an answer followed by the end of the connection.
 """
 
+import select
 import socket
 import ssl
 import struct
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import trustme
 from kafka import errors as kafka_errors
 from kafka.protocol.parser import KafkaProtocol
 
@@ -32,6 +35,9 @@ class Said:
             raise word
         room[: len(word)] = word
         return len(word)
+
+    def pending(self) -> int:
+        return 0
 
     def setsockopt(self, level: int, option: int, value: int) -> None:
         assert (level, option) == (socket.SOL_SOCKET, socket.SO_RCVLOWAT)
@@ -89,6 +95,27 @@ def test_the_rest_of_a_large_answer_wakes_when_it_pays() -> None:
     assert reader._sock.woken_at == [5000, 2004, 1]
     assert [len(each) for each in brought] == [4000, 4000, 2004, 6]
     assert [bytes(answer.read()) for each in brought for answer in each.answers] == [bytes(10_000), b"ab"]
+
+
+@pytest.mark.parametrize("more", [1, 150, 16_384, 30_000])
+def test_tls_holds_back_nothing(more: int) -> None:
+    """What OpenSSL has taken from the socket and not given out yet would wait for the next answer, or for ever."""
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.issue_cert("broker").configure_cert(server)
+    authority.configure_trust(client)
+    near, far = socket.socketpair()
+    with near, far, ThreadPoolExecutor(1) as other:
+        accepted = other.submit(server.wrap_socket, far, server_side=True)
+        reader = reader_of(TlsTransport)
+        reader._sock, reader.read_bytes = client.wrap_socket(near, server_hostname="broker"), 40_000
+        with accepted.result() as broker, reader._sock:
+            broker.sendall(struct.pack(">i", 40_000 - 4 + more) + bytes(40_000 - 4 + more))
+            reader._sock.setblocking(False)
+            brought = []
+            while sum(map(len, brought)) < 40_000 + more and select.select([reader._sock], [], [], 0)[0]:
+                brought.append(reader._sock_recv()[0])
+            assert [len(answer.read()) for each in brought for answer in each.answers] == [40_000 - 4 + more]
 
 
 def writer_of(transport: type, sock: Any) -> Any:
