@@ -40,7 +40,9 @@ def test_the_forms_that_other_clients_write() -> None:
 
 
 @pytest.mark.parametrize(
-    ("codec", "part"), [(Codec.GZIP, gzip.compress(bytes(2500))), (Codec.LZ4, lz4.frame.compress(bytes(40)))]
+    ("codec", "part"),
+    [(Codec.GZIP, gzip.compress(bytes(2500))), (Codec.LZ4, lz4.frame.compress(bytes(40)))],
+    ids=["gzip", "lz4"],
 )
 def test_a_batch_of_tiny_parts_takes_no_minutes(codec: Codec, part: bytes) -> None:
     """What isn't used of them must not be copied for each: that took minutes, and a member's place in the group."""
