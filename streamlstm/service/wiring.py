@@ -129,7 +129,10 @@ def _check_topics(cluster: Cluster, config: Config, *, create: bool) -> list[str
     given, problems, warnings = config.snapshot, list[str](), list[str]()
     written = (config.output.topic, config.dead_letter.topic)
     try:
-        check_topics(cluster, config.input.topic, written, max_batch_bytes=config.output.max_batch_bytes, create=create)
+        check_topics(
+            cluster, config.input.topic, written, keyless=written[1:] if config.input.stream_source == "key" else written,
+            max_batch_bytes=config.output.max_batch_bytes, create=create,
+        )  # fmt: skip
     except InputMissingError as error:
         problems = str(error).splitlines()
     if given.enabled:

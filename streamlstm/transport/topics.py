@@ -6,7 +6,7 @@ for as long as a restart may need them, and the snapshots must not age. What is 
 commands that mend it; `create` makes what is missing.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -77,10 +77,12 @@ def check_topics(
     input_topic: str,
     written: Sequence[str],
     *,
+    keyless: Collection[str] = (),
     max_batch_bytes: int = 0,
     create: bool = False,
 ) -> None:
-    """Return when all is well. With `create`, topics to be written that are missing are made first.
+    """Return when all is well. With `create`, topics to be written that are missing are made first. Those of `keyless`
+    must take records without a key.
 
     Raises InputMissingError with every problem and its command, AccessError, RetryError (no answer).
     """
@@ -91,7 +93,8 @@ def check_topics(
     if create and missing and source is not None:
         _create(cluster, missing, source.partitions, {_FUTURE_LIMIT: _NO_LIMIT})
         found = _await(cluster, (input_topic, *written), cluster.deadline(_CREATE_TIMEOUT_MS))
-    problems = find_problems(found, input_topic, written, max_batch_bytes, ",".join(cluster.settings.bootstrap_servers))
+    servers = ",".join(cluster.settings.bootstrap_servers)
+    problems = find_problems(found, input_topic, written, max_batch_bytes, servers, keyless)
     if problems:
         raise InputMissingError("\n".join(problems))
 
@@ -148,7 +151,12 @@ def log_ranges(
 
 
 def find_problems(
-    found: Mapping[str, TopicFacts | None], input_topic: str, written: Sequence[str], max_batch_bytes: int, servers: str
+    found: Mapping[str, TopicFacts | None],
+    input_topic: str,
+    written: Sequence[str],
+    max_batch_bytes: int,
+    servers: str,
+    keyless: Collection[str] = (),
 ) -> list[str]:
     """Pure: one line per problem, with the command that mends it."""
     tool = f"kafka-topics.sh --bootstrap-server {servers}"
@@ -175,6 +183,9 @@ def find_problems(
         ):
             if _limit(facts, key) < least:
                 problems.append(_wrong(topic, facts, key, str(least), f"at least {least}, {why}", servers))
+        if topic in keyless and "compact" in _policies(facts):
+            why = "delete alone: a compacted topic refuses records without a key, and events may have none"
+            problems.append(_wrong(topic, facts, _POLICY, "delete", why, servers))
     return problems
 
 

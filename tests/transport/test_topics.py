@@ -137,6 +137,15 @@ def snapshot_problems(source: TopicFacts | None, snapshots: TopicFacts | None, c
     return find_snapshot_problems({"in": source, "snap": snapshots}, "in", "snap", 60_000, chunk, SERVERS)
 
 
+@pytest.mark.parametrize("policy", ["compact", "compact,delete"])
+def test_compacted_topics_take_no_record_without_a_key(policy: str) -> None:
+    found = {"in": TopicFacts(1), "out": TopicFacts(1, {"cleanup.policy": policy}), "dead": TopicFacts(1)}
+    assert find_problems(found, "in", ("out", "dead"), 0, "b:1", keyless=["dead"]) == []
+    (problem,) = find_problems(found, "in", ("out", "dead"), 0, "b:1", keyless=["out", "dead"])
+    assert problem.startswith(f"topic 'out' has cleanup.policy={policy}; expected delete alone")
+    assert problem.endswith("--alter --topic out --add-config cleanup.policy=delete")
+
+
 @pytest.mark.parametrize(
     ("source", "snapshots"),
     [
