@@ -27,6 +27,7 @@ ENDS_SECONDS = 1.0
 # How long taking in snapshots may keep the partitions waiting that are live already.
 RESTORE_SECONDS = 0.02
 REVOCATION_SECONDS = 5.0
+STANDBY_SECONDS = 5.0
 
 
 def drain_seconds(config: Config) -> float:
@@ -58,6 +59,7 @@ class Loop:
         self.pending = Pending()
         self._before = self.counters.rebalances, self.counters.fetch_errors  # of the sources before this one
         self._unstable_since: float | None = None
+        self._stable_since: float | None = None
         self._behind = False
         self._interval = config.commit.interval_ms / 1000
         self._look_at_ends_at = 0.0
@@ -193,13 +195,15 @@ class Loop:
 
     def _show_progress(self, now: float) -> None:
         progress, counters, stable = self.progress, self.counters, self.source.is_stable
+        self._stable_since = (now if self._stable_since is None else self._stable_since) if stable else None
+        coming = self.source.expected() - self.ownership.owned
         if stable:
-            self.ownership.forget_left(self.source.expected())
-        progress.restoring = self.ownership.unfinished
-        progress.enter(self._phase(stable), now)
+            self.ownership.forget_left(coming)
+        progress.partitions = len(self.ownership.owned) + len(coming)
+        progress.restoring = self.ownership.unfinished + len(coming)
+        progress.enter(self._phase(now), now)
         waiting = [since for since in (self.committer.oldest, self.pending.since) if since is not None]
         progress.waiting_since = min(waiting, default=None)
-        progress.partitions = len(self.ownership.owned)
         alive = self.source.heartbeat_age() * 1000 < self.config.kafka.session_timeout_ms / 2
         if not alive:
             progress.connected_since = None
@@ -225,10 +229,14 @@ class Loop:
             self.counters.rebalance_duration.observe(now - self._unstable_since)
             self._unstable_since = None
 
-    def _phase(self, stable: bool) -> Phase:
-        if not stable:
+    def _phase(self, now: float) -> Phase:
+        """A first assignment is empty until others have given up what is ours: only in time it's that of a standby."""
+        if self._stable_since is None:
             return Phase.JOINING
-        return Phase.RESTORING if self.progress.restoring else Phase.RUNNING
+        if self.progress.restoring:
+            return Phase.RESTORING
+        is_new = self.progress.phase is not Phase.RUNNING and not self.progress.partitions
+        return Phase.JOINING if is_new and now - self._stable_since < STANDBY_SECONDS else Phase.RUNNING
 
 
 def _stand_by() -> None:

@@ -113,7 +113,7 @@ class Ownership:
     def look_again(self, source: Source) -> None:
         """Have partitions that stopped a while ago assigned again: brokers that lost their memory get it back."""
         for where, at in self._stopped_at.items():
-            if self._clock() - at >= LOOK_AGAIN_SECONDS:
+            if self._clock() - at >= LOOK_AGAIN_SECONDS and where not in self._restoring:
                 self._stopped_at[where] = self._clock()
                 source.ask_again(where)
 
@@ -216,18 +216,21 @@ class Ownership:
             reach("live")
 
     def _goes_on_warm(self, where: TopicPartition, problems: list[Problem]) -> bool:
-        """Whether the settings say to begin anew what can't be restored. Raises ConfigError for another model."""
-        is_gap = any(problem.kind not in OTHER_MODEL for problem in problems)
-        told = "; ".join(problem.message for problem in problems)
-        if (self._snapshot.on_gap if is_gap else self._snapshot.on_model_change) == "warm":
-            log.warning("state begins anew", extra={"topic": where[0], "partition": where[1], "why": told})
-            return True
-        if not is_gap:
-            advice = 'to go on with this model, set snapshot.on_model_change = "warm"'
+        """Whether the settings say to begin anew what can't be restored, for each of its problems. Raises ConfigError
+        for another model.
+        """
+        other_model = [problem.message for problem in problems if problem.kind in OTHER_MODEL]
+        gaps = [problem.message for problem in problems if problem.kind not in OTHER_MODEL]
+        if other_model and self._snapshot.on_model_change == "fail":
+            told, advice = "; ".join(other_model), 'to go on with this model, set snapshot.on_model_change = "warm"'
             raise ConfigError([f"partition {where[1]} of {where[0]!r}: of its snapshots, {told}; {advice}"])
-        self._pipeline.forget(where)
-        self._stop(where, f'{told}; to go on without, set snapshot.on_gap = "warm"')
-        return False
+        told = "; ".join(other_model + gaps)
+        if gaps and self._snapshot.on_gap == "fail":
+            self._pipeline.forget(where)
+            self._stop(where, f'{told}; to go on without, set snapshot.on_gap = "warm"')
+            return False
+        log.warning("state begins anew", extra={"topic": where[0], "partition": where[1], "why": told})
+        return True
 
     def _stop(self, where: TopicPartition, why: str) -> None:
         self._progress.stopped[where] = why

@@ -29,6 +29,7 @@ from streamlstm.transport.source import Fetched
 log = logging.getLogger(__name__)
 
 ENOUGH_EVENTS = 32_768
+ENOUGH_BYTES = 8 << 20  # of keys and values as they were read: large events wait for nothing
 NO_ROWS = np.empty(0, np.int64)
 
 
@@ -115,7 +116,7 @@ class Pipeline:
         if pending.since is None and (batch.n > start or self._poison):
             pending.since = now
         reach("answered")
-        if batch.n >= ENOUGH_EVENTS:
+        if batch.n >= ENOUGH_EVENTS or batch.payload_used >= ENOUGH_BYTES:
             self.encode(pending)
 
     def _move(self, positions: dict[TopicPartition, int], pending: Pending) -> None:
@@ -168,12 +169,12 @@ class Pipeline:
 
     def add_quiet(self, owned: frozenset[TopicPartition], pending: Pending, now: float) -> None:
         """Give those of the `owned` partitions a part in the next transaction that have no new events, but chunks as of
-        older ones: the log may drop the events that those need long before there are new ones.
+        older ones: the log may drop the events that those need long before there are new ones. So too those of which
+        nothing was ever committed: whoever reads them next has to begin where this replica did.
         """
-        if self.checkpoint is None:
-            return
         for source in owned & self.positions.keys() - self._replay_until.keys() - pending.parts.keys():
-            if self.checkpoint.due(source[1], now, self.positions[source]):
+            is_due = self.checkpoint is not None and self.checkpoint.due(source[1], now, self.positions[source])
+            if is_due or source not in self.counters.committed:
                 pending.part(source).offset = self.positions[source]
 
     def add_snapshots(self, pending: Pending, now: float, timestamp: int) -> None:

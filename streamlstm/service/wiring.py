@@ -130,8 +130,8 @@ def _check_topics(cluster: Cluster, config: Config, *, create: bool) -> list[str
     written = (config.output.topic, config.dead_letter.topic)
     try:
         check_topics(
-            cluster, config.input.topic, written, keyless=written[1:] if config.input.stream_source == "key" else written,
-            max_batch_bytes=config.output.max_batch_bytes, create=create,
+            cluster, config.input.topic, written, max_batch_bytes=config.output.max_batch_bytes, create=create,
+            keyless=written[1:] if config.input.stream_source == "key" else written,
         )  # fmt: skip
     except InputMissingError as error:
         problems = str(error).splitlines()

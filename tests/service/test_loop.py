@@ -11,17 +11,18 @@ import pytest
 
 from streamlstm.config import Config
 from streamlstm.engine.forecaster import Forecaster
-from streamlstm.errors import StaleGenerationError
+from streamlstm.errors import ConfigError, StaleGenerationError
 from streamlstm.model.model_file import load
 from streamlstm.service.committer import Committer
 from streamlstm.service.counters import Counters
-from streamlstm.service.health import Progress
-from streamlstm.service.loop import Loop
+from streamlstm.service.health import Phase, Progress
+from streamlstm.service.loop import STANDBY_SECONDS, Loop
 from streamlstm.service.ownership import Ownership
 from streamlstm.service.pipeline import Pipeline
 from streamlstm.service.restore import ChunkRecord, EndOfSnapshots, Read
 from streamlstm.service.shutdown import Shutdown
 from streamlstm.service.wiring import checkpoint_of, forecaster_settings
+from streamlstm.state.recovery import Problem
 from streamlstm.transport.fetched import FetchedBatch, PartitionBytes
 from streamlstm.transport.group import Group
 from streamlstm.transport.log_reader import records
@@ -46,6 +47,7 @@ class Brokers:
         self.is_stable = True
         self.rebalances = self.poll_errors = 0
         self.asked_again: list[Partition] = []
+        self.coming: frozenset[Partition] = frozenset()
         self.sought: dict[Partition, int] = {}
         self.asked: list[tuple[dict[Partition, int], list[ProduceBatch], Group]] = []
         self.log: list[tuple[dict[Partition, int], list[ProduceBatch]]] = []
@@ -88,7 +90,7 @@ class Brokers:
         return {}
 
     def expected(self) -> frozenset[Partition]:
-        return frozenset()
+        return self.coming
 
     def heartbeat_age(self) -> float:
         return 0.0
@@ -117,6 +119,7 @@ class Snapshots:
     def __init__(self, brokers: Brokers) -> None:
         self._brokers = brokers
         self._left: dict[int, list[Read]] = {}
+        self.is_slow = False
 
     def begin(self, partition: int) -> None:
         self._left[partition] = [
@@ -130,42 +133,47 @@ class Snapshots:
     def cancel(self, partition: int) -> None:
         self._left.pop(partition, None)
 
-    def take(self, partition: int) -> Read:
-        return self._left[partition].pop(0)
+    def take(self, partition: int) -> Read | None:
+        return None if self.is_slow else self._left[partition].pop(0)
 
 
 class Daemon:
-    """The loop, between doubles. It owns partitions 1 and 2, and has committed that they begin at offset `FIRST`."""
+    """The loop, between doubles. `begin`: it owns partitions 1 and 2, and has committed that they begin at `FIRST`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **given: dict[str, object]) -> None:
         config = Config.model_validate(
             {
                 "kafka": {"group_id": "group"}, "input": {"topic": "events", "stream_source": "field"},
                 "output": {"topic": "forecasts"}, "dead_letter": {"topic": "dead"}, "snapshot": {"topic": "snapshots"},
                 "model": {"path": str(write_model(folder / "model.safetensors"))}, "commit": {"interval_ms": 1},
-                "state": {"max_streams": 100},
+                "state": {"max_streams": 100}, **given,
             }
         )  # fmt: skip
         self.brokers, self.progress, self.now = Brokers(), Progress(0.0), 0.0
         forecaster = Forecaster(load(Path(config.model.path)), forecaster_settings(config, 1))
         self.pipeline = Pipeline(config, forecaster, checkpoint_of(config, forecaster), Counters())
-        self.ownership = Ownership(config, self.pipeline, Snapshots(self.brokers), self.progress, lambda: self.now)  # type: ignore[arg-type]
+        snapshots = Snapshots(self.brokers) if config.snapshot.enabled else None
+        self.ownership = Ownership(config, self.pipeline, snapshots, self.progress, lambda: self.now)  # type: ignore[arg-type]
         committer = Committer(self.brokers, self.brokers, self.pipeline.counters, lambda: 0.0)  # type: ignore[arg-type]
         committer.started_at = -1e9
         self.loop = Loop(
-            config, self.pipeline, self.brokers, committer, self.ownership, Progress(0.0), Shutdown()  # type: ignore[arg-type]
+            config, self.pipeline, self.brokers, committer, self.ownership, self.progress, Shutdown()  # type: ignore[arg-type]
         )  # fmt: skip
+
+    def begin(self) -> "Daemon":
         self.turn(Fetched(assigned={ONE: FIRST, TWO: FIRST}, fresh={ONE, TWO}))
         self.brokers.say()
+        return self
 
     def turn(self, fetched: Fetched | None = None) -> None:
         self.brokers.next = fetched or Fetched()
         self.loop.committer.started_at = -1e9  # it is time for a commit
         self.loop.turn()
 
-    def read(self, partition: Partition, first: int, count: int) -> Fetched:
-        """What a fetch of so many events brings."""
-        values = [b'{"ts":%d,"value":1.5,"stream":"a"}' % (TIME + first + k) for k in range(count)]
+    def read(self, partition: Partition, first: int, count: int, stream: str = "a") -> Fetched:
+        """What a fetch of so many events of one stream brings."""
+        start, name = TIME + first, stream.encode()
+        values = [b'{"ts":%d,"value":1.5,"stream":"%s"}' % (start + k, name) for k in range(count)]
         content = bytes(at(encode(values, timestamp=TIME), first))
         batches = list(PartitionBytes(*partition, first, content, [], 1 << 20))
         return Fetched(batches=batches, positions={partition: first + count})
@@ -173,7 +181,7 @@ class Daemon:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Daemon:
-    return Daemon(tmp_path)
+    return Daemon(tmp_path).begin()
 
 
 def test_what_is_committed_is_one_transaction_after_the_other(daemon: Daemon) -> None:
@@ -284,3 +292,84 @@ def test_a_partition_that_has_stopped_is_looked_at_again(daemon: Daemon) -> None
     daemon.turn()
     assert daemon.brokers.committed[-1] == {ONE: FIRST + 4}
     assert daemon.pipeline.counters.events == 4
+
+
+def test_a_restore_that_takes_long_is_not_begun_again(daemon: Daemon) -> None:
+    """It would never end: each look at a stopped partition, every 30 s, would cut it off."""
+    daemon.turn(daemon.read(ONE, FIRST, 3))
+    daemon.brokers.say()
+    daemon.turn()
+    daemon.turn(Fetched(lost={ONE}, assigned={ONE: FIRST - 10}))
+    assert ONE in daemon.progress.stopped
+    snapshots = daemon.ownership._restorer
+    assert isinstance(snapshots, Snapshots)
+    snapshots.is_slow = True
+    daemon.turn(Fetched(assigned={ONE: FIRST + 3}))
+    for now in (40.0, 80.0):
+        daemon.now, daemon.loop._look_at_ends_at = now, 0.0
+        daemon.turn()
+    assert daemon.brokers.asked_again == []
+    snapshots.is_slow = False
+    daemon.turn()
+    assert not daemon.progress.stopped
+
+
+def test_large_events_do_not_pile_up_while_a_commit_takes_long(daemon: Daemon) -> None:
+    """Only what has been encoded counts for the back-pressure."""
+    daemon.turn(daemon.read(ONE, FIRST, 1))
+    for k in range(40):
+        daemon.turn(daemon.read(ONE, FIRST + 1 + k, 1, "x" * 900_000))
+        assert daemon.pipeline.batch.payload_used < 10 << 20
+    assert daemon.loop.pending.parts[ONE].events >= 32
+
+
+def test_where_nothing_was_committed_yet_the_beginning_is(tmp_path: Path) -> None:
+    """Without snapshots too: with input.start = "latest" the next owner would begin behind what comes meanwhile."""
+    daemon = Daemon(tmp_path, snapshot={"enabled": False}).begin()
+    daemon.turn()
+    assert daemon.brokers.committed == [{ONE: FIRST, TWO: FIRST}]
+    for _ in range(3):
+        daemon.loop._look_at_ends_at = 0.0
+        daemon.turn()
+    assert len(daemon.brokers.asked) == 1
+
+
+def test_a_partition_whose_offset_is_not_known_yet_is_on_its_way(daemon: Daemon) -> None:
+    daemon.turn()
+    assert (daemon.progress.phase, daemon.progress.partitions, daemon.progress.restoring) == (Phase.RUNNING, 2, 0)
+    daemon.brokers.coming = frozenset({("events", 3)})
+    daemon.turn()
+    assert (daemon.progress.phase, daemon.progress.partitions, daemon.progress.restoring) == (Phase.RESTORING, 3, 1)
+
+
+def test_an_empty_first_assignment_is_not_yet_that_of_a_standby(tmp_path: Path) -> None:
+    """Others have to give up first what is ours."""
+    daemon = Daemon(tmp_path)
+    daemon.turn()
+    assert daemon.progress.phase is Phase.JOINING
+    daemon.turn(Fetched(assigned={ONE: FIRST}, fresh={ONE}))
+    daemon.turn()
+    assert daemon.progress.phase is Phase.RUNNING
+    standby = Daemon(tmp_path)
+    standby.turn()
+    assert standby.loop._stable_since is not None
+    standby.loop._stable_since -= STANDBY_SECONDS
+    standby.turn()
+    assert standby.progress.phase is Phase.RUNNING
+
+
+@pytest.mark.parametrize("kinds", [("model",), ("gap",), ("abi", "gap"), ("corrupt", "model")])
+@pytest.mark.parametrize("on_gap", ["fail", "warm"])
+@pytest.mark.parametrize("on_model_change", ["fail", "warm"])
+def test_each_problem_of_a_restore_asks_for_its_own_setting(
+    tmp_path: Path, kinds: tuple[str, ...], on_gap: str, on_model_change: str
+) -> None:
+    daemon = Daemon(tmp_path, snapshot={"topic": "snapshots", "on_gap": on_gap, "on_model_change": on_model_change})
+    problems = [Problem(kind, 1, f"this is {kind}") for kind in kinds]
+    if on_model_change == "fail" and {"model", "abi"} & {*kinds}:
+        with pytest.raises(ConfigError, match=r'snapshot.on_model_change = "warm"'):
+            daemon.ownership._goes_on_warm(ONE, problems)
+        return
+    is_stopped = on_gap == "fail" and bool({"gap", "corrupt"} & {*kinds})
+    assert daemon.ownership._goes_on_warm(ONE, problems) is not is_stopped
+    assert (ONE in daemon.progress.stopped) is is_stopped
