@@ -8,6 +8,7 @@ What happens at a partition's own bound depends on its records alone. What happe
 the partitions that share them.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,6 +120,23 @@ class Admission:
         slots = slots[last <= np.partition(last, count - 1)[count - 1]]  # ties included
         last = self._rows[slots, self._header_at + LAST_TIME]
         return self.forget(slots[np.lexsort((self.slots.hashes_of(slots), last))[:count]])
+
+    def make_room(self, count: int, among: Collection[int], *, evict: bool) -> bool:
+        """Have `count` free slots at the cost of the partitions `among`: their expired streams and, with `evict`, the
+        least recent ones of whichever has most. Returns whether there are so many. No row may wait for its step.
+        """
+        for index in among:
+            if self._free < count:
+                self.expire(index, self.partitions[index].watermark)
+        while evict and self._free < count:
+            largest = max(among, key=self.slots.streams_of, default=None)
+            if largest is None or not self.evict(largest):
+                break
+        return self._free >= count
+
+    @property
+    def _free(self) -> int:
+        return self.slots.max_streams - self.slots.n_streams
 
     def note(self, index: int, rows: int) -> None:
         """So many rows of the partition are done: once there were as many as streams are held, free the expired."""

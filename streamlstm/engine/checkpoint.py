@@ -9,7 +9,7 @@ what its leaf doesn't hold yet.
 The clock is the caller's: `now` is in seconds of one monotonic clock.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Protocol
@@ -63,6 +63,8 @@ class Streams(Protocol):
 
     def set_watermark(self, index: int, value: int | None) -> None: ...
 
+    def make_room(self, count: int, among: Collection[int]) -> bool: ...
+
     def replay(self, batch: EventBatch) -> None: ...
 
 
@@ -95,6 +97,7 @@ class _Partition:
 
     index: int
     leaves: Leaves
+    is_loading: bool = True
     inner: set[Leaf] = field(default_factory=set)
     bad: dict[Leaf, Flaw] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -153,13 +156,15 @@ class Checkpoint:
         state = self._loading(partition)
         for leaf in [*state.leaves.entries]:
             self._drop(state, leaf)
+        state.is_loading = False
         state.leaves.begin(now)
 
     def load(self, partition: int, key: bytes, value: bytes | None) -> None:
         """Take in one record of the partition of the snapshot topic; call it in the order of the log.
 
-        A record that can't be used is remembered for `finish`, and the older version of its leaf kept. Raises
-        ConfigError when the streams don't fit.
+        A record that can't be used is remembered for `finish`, and the older version of its leaf kept. Where streams
+        may be evicted, those of partitions that are live make room. Raises NoRoomError when the streams don't fit,
+        ConfigError for keys that are too long.
         """
         leaf = Leaf.of_key(key)
         if leaf is None:
@@ -310,11 +315,14 @@ class Checkpoint:
         for other in (*above, leaf, *below):  # whatever was written later is right
             self._drop(state, other)
         state.inner.update(above)
+        if len(chunk.key_len) > self._slots.max_streams - self._slots.n_streams:
+            live = [each.index for each in self._partitions.values() if not each.is_loading]
+            self._forecaster.make_room(len(chunk.key_len), live)
         try:
             slots = self._slots.install(state.index, chunk.key_len, chunk.keys)
         except ConfigError as error:
             where = f"restoring {self._header.topic}-{partition}"
-            raise ConfigError([f"{where}: {problem}" for problem in error.problems]) from None
+            raise type(error)([f"{where}: {problem}" for problem in error.problems]) from None
         self._backend.write_rows(slots, chunk.rows)
         header = chunk.header
         state.leaves.entries[leaf] = Entry(header.offset, -np.inf, header.degraded, header.watermark, slots)
@@ -327,6 +335,7 @@ class Checkpoint:
             self._slots.release_slots(found.slots)
 
     def _go_on(self, state: _Partition, now: float) -> None:
+        state.is_loading = False
         state.bad.clear()
         state.inner.clear()
         self._forecaster.set_watermark(state.index, state.leaves.go_on(now))

@@ -9,7 +9,7 @@ batches: all at once, unless one in between needs the rows before it done. That 
 stream, when a tombstone resets a stream, or where kernels.observe says so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Literal
@@ -173,6 +173,12 @@ class Forecaster:
     def release(self, topic: str, partition: int) -> int:
         """Forget the streams of a partition that this member no longer owns; returns how many there were."""
         return self.admission.release(topic, partition)
+
+    def make_room(self, count: int, among: Collection[int]) -> bool:
+        """Have free slots for `count` streams that are restored, at the cost of the partitions `among`, by index:
+        `on_full` says which streams may go. Returns whether there are so many.
+        """
+        return self.admission.make_room(count, among, evict=self.settings.on_full == "evict")
 
     def _admit_run(self, batch: EventBatch, run: Run, start: int, done: int) -> int:
         """Give slots to the rows [start, run.stop) of one partition. Rows before `done` have been advanced, and those

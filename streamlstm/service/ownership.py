@@ -22,12 +22,14 @@ from streamlstm.service.pending import TopicPartition
 from streamlstm.service.pipeline import Pipeline
 from streamlstm.service.restore import ChunkRecord, EndOfSnapshots, Restorer, Unreadable
 from streamlstm.state.recovery import Problem
+from streamlstm.state.slots import NoRoomError
 from streamlstm.transport.source import Fetched, Gap, Source
 
 log = logging.getLogger(__name__)
 
 OTHER_MODEL = ("model", "abi")
 LOOK_AGAIN_SECONDS = 30.0
+ROOM = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Ownership:
         self._clock = clock
         self._owned: set[TopicPartition] = set()
         self._restoring: dict[TopicPartition, _Restoring] = {}
+        self._restored: dict[TopicPartition, tuple[int, int]] = {}
         self._stopped_at: dict[TopicPartition, float] = {}
 
     @property
@@ -66,13 +69,13 @@ class Ownership:
 
     @property
     def restoring(self) -> bool:
-        """Whether there are snapshots to be taken in."""
-        return bool(self._restoring)
+        """Whether there are snapshots to be taken in, or partitions that wait for those of others."""
+        return bool(self._restoring or self._restored)
 
     @property
     def unfinished(self) -> int:
         """Partitions that are on their way to be live."""
-        return len(self._restoring) + len(self._pipeline.replaying)
+        return len(self._restoring) + len(self._restored) + len(self._pipeline.replaying)
 
     def leave(self, partitions: set[TopicPartition]) -> None:
         """These have gone; their state stays for the time being."""
@@ -80,6 +83,8 @@ class Ownership:
             topic, partition = source
             if self._restoring.pop(source, None) and self._restorer is not None:
                 self._restorer.cancel(partition)
+                self._pipeline.forget(source)
+            if self._restored.pop(source, None):
                 self._pipeline.forget(source)
             self._resume(source)
             self._counters.committed.pop(source, None)
@@ -140,6 +145,7 @@ class Ownership:
     def _bring(self, where: TopicPartition, committed: int, fresh: bool, source: Source) -> None:
         """Restore the state of a partition from its snapshots; without snapshots it begins anew."""
         self._pipeline.forget(where)
+        self._restored.pop(where, None)
         if self._restorer is None:
             self._go_live(where, committed, committed, source)
             return
@@ -149,13 +155,27 @@ class Ownership:
 
     def restore(self, source: Source, seconds: float) -> None:
         """Take in what has been read of the snapshots, for about `seconds`."""
-        until = self._clock() + seconds
+        self._take_in(self._clock() + seconds)
+        if not self._restoring or self._have_room():
+            for where, (replay_from, live_from) in self._restored.items():
+                self._go_live(where, replay_from, live_from, source)
+            self._restored.clear()
+
+    def _take_in(self, until: float) -> None:
         for where in list(self._restoring):
-            while where in self._restoring and self._take_one(where, source):
+            while where in self._restoring and self._take_one(where):
                 if self._clock() >= until:
                     return
 
-    def _take_one(self, where: TopicPartition, source: Source) -> bool:
+    def _have_room(self) -> bool:
+        """Whether those being restored will find room although others are live: new streams could have taken theirs.
+        A guess, for a partition's streams are counted when they come: that they have `ROOM` times the mean at most.
+        """
+        slots = self._pipeline.forecaster.slots
+        known = max(1, len(self._owned) - len(self._restoring))
+        return ROOM * slots.n_streams * len(self._restoring) <= known * (slots.max_streams - slots.n_streams)
+
+    def _take_one(self, where: TopicPartition) -> bool:
         """Take in one record of a partition's snapshots; False when none is there."""
         checkpoint, restorer = self._pipeline.checkpoint, self._restorer
         assert checkpoint is not None
@@ -164,9 +184,7 @@ class Ownership:
             case None:
                 return False
             case ChunkRecord(key, value):
-                checkpoint.load(where[1], key, value)
-                self._counters.restored_chunks += 1
-                reach("chunk_loaded")
+                self._load(where, checkpoint, key, value)
             case Unreadable(first, last, why):
                 checkpoint.unreadable(where[1], why)
                 log.error(
@@ -174,8 +192,22 @@ class Ownership:
                     extra={"partition": where[1], "first": first, "last": last, "why": why},
                 )
             case EndOfSnapshots(first, end):
-                self._finish(where, self._restoring.pop(where), checkpoint, first, end, source)
+                self._finish(where, self._restoring.pop(where), checkpoint, first, end)
         return True
+
+    def _load(self, where: TopicPartition, checkpoint: Checkpoint, key: bytes, value: bytes | None) -> None:
+        """Raises ConfigError for what no partition can load."""
+        assert self._restorer is not None
+        try:
+            checkpoint.load(where[1], key, value)
+        except NoRoomError as error:  # the others can go on
+            del self._restoring[where]
+            self._restorer.cancel(where[1])
+            self._pipeline.forget(where)
+            self._stop(where, str(error))
+            return
+        self._counters.restored_chunks += 1
+        reach("chunk_loaded")
 
     def _finish(
         self,
@@ -184,7 +216,6 @@ class Ownership:
         checkpoint: Checkpoint,
         first: int,
         end: int,
-        source: Source,
     ) -> None:
         partition, committed, now = where[1], restoring.committed, self._clock()
         restored = checkpoint.finish(partition, None if restoring.fresh else committed, first, end, now)
@@ -206,7 +237,7 @@ class Ownership:
                 "live_from": live_from, "seconds": round(now - restoring.since, 2),
             },
         )  # fmt: skip
-        self._go_live(where, replay_from, live_from, source)
+        self._restored[where] = replay_from, live_from
 
     def _go_live(self, where: TopicPartition, position: int, committed: int, source: Source) -> None:
         self._resume(where)

@@ -19,6 +19,10 @@ _LOW = 0xFFFFFFFF
 _PADDING = 64  # bytes that kernels may read past a key
 
 
+class NoRoomError(ConfigError):
+    """Streams that are to be installed find too few free slots."""
+
+
 class SlotTable:
     """At most `max_streams` streams, each known by (partition, key bytes) and given a slot in [0, max_streams).
 
@@ -93,12 +97,12 @@ class SlotTable:
     def install(self, partition: int, key_len: NDArray[np.integer[Any]], keys: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Make n new streams: key i is the next key_len[i] of `keys` uint8. Returns their slots, int64 [n].
 
-        None of them may be there already, or twice: InvariantError. ConfigError, and nothing is changed, when they
-        don't fit or a key is too long.
+        None of them may be there already, or twice: InvariantError. NoRoomError when they don't fit, ConfigError when a
+        key is too long; nothing is changed then.
         """
         n, free = len(key_len), self.max_streams - self.n_streams
         if n > free:
-            raise ConfigError(
+            raise NoRoomError(
                 [f"state.max_streams is {self.max_streams}: {n} more streams are needed, {free} are free"]
             )
         lengths = key_len.astype(np.int64)

@@ -119,7 +119,7 @@ class Snapshots:
     def __init__(self, brokers: Brokers) -> None:
         self._brokers = brokers
         self._left: dict[int, list[Read]] = {}
-        self.is_slow = False
+        self.slow: set[int] = set()
 
     def begin(self, partition: int) -> None:
         self._left[partition] = [
@@ -134,7 +134,7 @@ class Snapshots:
         self._left.pop(partition, None)
 
     def take(self, partition: int) -> Read | None:
-        return None if self.is_slow else self._left[partition].pop(0)
+        return None if partition in self.slow else self._left[partition].pop(0)
 
 
 class Daemon:
@@ -303,13 +303,13 @@ def test_a_restore_that_takes_long_is_not_begun_again(daemon: Daemon) -> None:
     assert ONE in daemon.progress.stopped
     snapshots = daemon.ownership._restorer
     assert isinstance(snapshots, Snapshots)
-    snapshots.is_slow = True
+    snapshots.slow = {1}
     daemon.turn(Fetched(assigned={ONE: FIRST + 3}))
     for now in (40.0, 80.0):
         daemon.now, daemon.loop._look_at_ends_at = now, 0.0
         daemon.turn()
     assert daemon.brokers.asked_again == []
-    snapshots.is_slow = False
+    snapshots.slow = set()
     daemon.turn()
     assert not daemon.progress.stopped
 
@@ -373,3 +373,83 @@ def test_each_problem_of_a_restore_asks_for_its_own_setting(
     is_stopped = on_gap == "fail" and bool({"gap", "corrupt"} & {*kinds})
     assert daemon.ownership._goes_on_warm(ONE, problems) is not is_stopped
     assert (ONE in daemon.progress.stopped) is is_stopped
+
+
+def crowd(daemon: Daemon, partition: Partition, first: int, names: str) -> Fetched:
+    """One event of each of these streams."""
+    values = [b'{"ts":%d,"value":1.5,"stream":"%c"}' % (TIME + first + k, ord(name)) for k, name in enumerate(names)]
+    content = bytes(at(encode(values, timestamp=TIME), first))
+    batches = list(PartitionBytes(*partition, first, content, [], 1 << 20))
+    return Fetched(batches=batches, positions={partition: first + len(names)})
+
+
+class TestFullTable:
+    """`state.max_streams` is reached, and partitions are restored."""
+
+    @staticmethod
+    def full(folder: Path, policy: str) -> Daemon:
+        """Two streams in each of two partitions, in the snapshots too, and another daemon's turn."""
+        state = {"max_streams": 4, "on_full": policy}
+        before = Daemon(folder, state=state, snapshot={"topic": "snapshots", "interval_ms": 1000}).begin()
+        for partition in (ONE, TWO):
+            before.turn(crowd(before, partition, FIRST, "ab"))
+            before.brokers.say()
+        before.turn()
+        checkpoint = before.pipeline.checkpoint
+        assert checkpoint is not None
+        for partition in (1, 2):
+            checkpoint.release(partition)
+            checkpoint.begin(partition, -1e9)
+        before.loop.pipeline.add_quiet(frozenset({ONE, TWO}), before.loop.pending, 0.0)
+        before.turn()
+        before.brokers.say()
+        after = Daemon(folder, state=state, snapshot={"topic": "snapshots", "interval_ms": 1000})
+        after.brokers.log = before.brokers.log
+        return after
+
+    def test_new_streams_do_not_take_the_room_of_those_being_restored(self, tmp_path: Path) -> None:
+        daemon = self.full(tmp_path, "refuse")
+        snapshots = daemon.ownership._restorer
+        assert isinstance(snapshots, Snapshots)
+        snapshots.slow = {2}
+        daemon.turn(Fetched(assigned={ONE: FIRST + 2, TWO: FIRST + 2}))
+        daemon.turn()
+        assert daemon.brokers.sought == {}
+        snapshots.slow = set()
+        daemon.turn()
+        assert daemon.brokers.sought == {ONE: FIRST + 2, TWO: FIRST + 2}
+        assert (daemon.pipeline.forecaster.n_streams, daemon.progress.stopped) == (4, {})
+
+    def test_a_partition_that_goes_while_it_waits_for_others(self, tmp_path: Path) -> None:
+        daemon = self.full(tmp_path, "refuse")
+        snapshots = daemon.ownership._restorer
+        assert isinstance(snapshots, Snapshots)
+        snapshots.slow = {2}
+        daemon.turn(Fetched(assigned={ONE: FIRST + 2, TWO: FIRST + 2}))
+        assert daemon.ownership.unfinished == 2
+        daemon.turn(Fetched(lost={ONE}))
+        assert (daemon.ownership.unfinished, daemon.pipeline.forecaster.n_streams) == (1, 0)
+        snapshots.slow = set()
+        daemon.turn()
+        assert (daemon.brokers.sought, daemon.ownership.restoring) == ({TWO: FIRST + 2}, False)
+
+    def test_a_partition_without_room_stops_and_the_others_go_on(self, tmp_path: Path) -> None:
+        daemon = self.full(tmp_path, "refuse")
+        daemon.turn(Fetched(assigned={ONE: FIRST + 2}))
+        daemon.turn(crowd(daemon, ONE, FIRST + 2, "cd"))
+        daemon.turn(Fetched(assigned={TWO: FIRST + 2}))
+        assert "state.max_streams is 4: 2 more streams are needed, 0 are free" in daemon.progress.stopped[TWO]
+        assert not daemon.ownership.restoring
+        daemon.turn(crowd(daemon, ONE, FIRST + 4, "a"))
+        assert daemon.pipeline.positions == {ONE: FIRST + 5}
+
+    def test_where_streams_are_evicted_they_make_room(self, tmp_path: Path) -> None:
+        daemon = self.full(tmp_path, "evict")
+        daemon.turn(Fetched(assigned={ONE: FIRST + 2}))
+        daemon.turn(crowd(daemon, ONE, FIRST + 2, "cd"))
+        daemon.turn(Fetched(assigned={TWO: FIRST + 2}))
+        assert (daemon.pipeline.forecaster.n_streams, daemon.progress.stopped) == (4, {})
+        slots = daemon.pipeline.forecaster.slots
+        assert {slots.key_of(slot)[1] for slot in slots.slots_of(daemon.pipeline.forecaster.partition_index(*ONE))} == {
+            b"c", b"d"
+        }  # fmt: skip
