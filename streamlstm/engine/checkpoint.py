@@ -22,7 +22,7 @@ from streamlstm.errors import ConfigError, InvariantError
 from streamlstm.events.batch import EventBatch
 from streamlstm.kernels import stable_hash
 from streamlstm.kernels.layout import STATE_ABI
-from streamlstm.state.leaves import Entry, Leaves, Table
+from streamlstm.state.leaves import FOREVER, NEVER, Entry, Leaves, Table
 from streamlstm.state.recovery import Flaw, Problem, ancestors, flaw_of, problems, warm_start
 from streamlstm.state.slots import SlotTable, stable_hashes
 from streamlstm.state.snapshot import (
@@ -49,7 +49,7 @@ Records = list[tuple[bytes, bytes | None]]
 class Streams(Protocol):
     """What is stored and restored: a Forecaster."""
 
-    degraded_slots: Callable[[int, NDArray[np.int64]], NDArray[np.bool_]] | None
+    degraded_until: Callable[[int, NDArray[np.int64]], NDArray[np.int64]] | None
 
     @property
     def slots(self) -> SlotTable: ...
@@ -140,11 +140,12 @@ class Checkpoint:
         self._bounded = bounded
         self._header = Header(
             group=group, topic=topic, partition=0, offset=0, leader_epoch=-1, model=model_hash, abi=STATE_ABI,
-            watermark=None, degraded=False, streams=0, row_bytes=self._backend.row_bytes,
+            watermark=None, degraded_until=None, streams=0, row_bytes=self._backend.row_bytes,
         )  # fmt: skip
         largest = replace(
-            self._header, partition=1 << 30, offset=_LARGEST, leader_epoch=1 << 30, watermark=-_LARGEST, streams=1
-        )
+            self._header, partition=1 << 30, offset=_LARGEST, leader_epoch=1 << 30, watermark=-_LARGEST,
+            degraded_until=-_LARGEST, streams=1,
+        )  # fmt: skip
         if (needed := chunk_bytes(largest, self._slots.max_key_bytes)) > max_chunk_bytes:
             raise ConfigError([f"snapshot.max_chunk_bytes is {max_chunk_bytes}: one stream needs up to {needed}"])
         self._full = max(1, max_chunk_bytes // (self._header.row_bytes + 2 + _TYPICAL_KEY))
@@ -223,7 +224,7 @@ class Checkpoint:
         for leaf in state.leaves.entries.keys() - plan.kept:
             self._drop(state, leaf)
         for leaf in plan.lost:
-            state.leaves.entries[leaf] = Entry(tag=plan.replay_from, degraded=True)
+            state.leaves.entries[leaf] = Entry(tag=plan.replay_from, degraded_until=FOREVER)
         self._go_on(state, now)
         streams = self._slots.streams_of(state.index)
         return Restored(plan.replay_from, plan.live_from, streams, state.problems)
@@ -325,7 +326,7 @@ class Checkpoint:
             raise type(error)([f"{where}: {problem}" for problem in error.problems]) from None
         self._backend.write_rows(slots, chunk.rows)
         header = chunk.header
-        state.leaves.entries[leaf] = Entry(header.offset, -np.inf, header.degraded, header.watermark, slots)
+        state.leaves.entries[leaf] = Entry(header.offset, -np.inf, header.degraded_until, header.watermark, slots)
 
     def _drop(self, state: _Partition, leaf: Leaf) -> None:
         """Forget a leaf and its streams, while chunks are loaded."""
@@ -357,7 +358,7 @@ class Checkpoint:
         if entry.tag is not None and entry.tag > header.offset:
             raise InvariantError(f"{leaf.key.decode()} of offset {entry.tag} taken as of offset {header.offset}")
         key_len, keys = self._slots.keys_of(slots)
-        header = replace(header, streams=len(slots), degraded=entry.degraded)
+        header = replace(header, streams=len(slots), degraded_until=leaves.degraded_until(leaf, header.watermark))
         if chunk_bytes(header, len(keys)) > self._max_chunk_bytes and leaf.depth < HASH_BITS:
             self.splits += 1
             low, high = leaves.split(leaf)
@@ -373,17 +374,15 @@ class Checkpoint:
         return [(leaf.key, value)]
 
     def _tell_degraded(self) -> None:
-        every = [(state.index, state.leaves) for state in self._partitions.values()]
-        self._degraded = {
-            index: leaves.table for index, leaves in every if any(entry.degraded for entry in leaves.entries.values())
-        }
-        self._forecaster.degraded_slots = self._degraded_slots if self._degraded else None
+        every = {state.index: state.leaves.table for state in self._partitions.values()}
+        self._degraded = {index: table for index, table in every.items() if (table.degraded_until > NEVER).any()}
+        self._forecaster.degraded_until = self._degraded_until if self._degraded else None
 
-    def _degraded_slots(self, index: int, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _degraded_until(self, index: int, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         table = self._degraded.get(index)
         if table is None:
-            return np.zeros(len(slots), np.bool_)
-        return table.degraded[np.searchsorted(table.firsts, self._slots.hashes_of(slots), side="right") - 1]
+            return np.full(len(slots), NEVER)
+        return table.degraded_until[np.searchsorted(table.firsts, self._slots.hashes_of(slots), side="right") - 1]
 
 
 def _check_keys(leaf: Leaf, chunk: Chunk) -> None:

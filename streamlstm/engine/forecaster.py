@@ -105,8 +105,10 @@ class Forecaster:
         self.slots = SlotTable(settings.max_streams, settings.max_key_bytes)
         self.admission = Admission(self.slots, self.backend, settings.max_streams_per_partition, settings.ttl_ms)
         self.warmup = settings.warmup_events if settings.warmup_events >= 0 else _warmup(model)
-        self.degraded_slots: Callable[[int, NDArray[np.int64]], NDArray[np.bool_]] | None = None
-        """Of a partition's index and slots: which of them lost their state. None: no stream did."""
+        self.degraded_until: Callable[[int, NDArray[np.int64]], NDArray[np.int64]] | None = None
+        """Of a partition's index and slots: until which event time those that begin may have lost their state. None: no
+        stream has.
+        """
         self._rules = _rules(model, settings, self.warmup)
         self._rules[observe.MOST_EVENTS] = self.prediction.most_events
         self._lets_missing = settings.missing != "dead_letter"
@@ -279,20 +281,20 @@ class Forecaster:
                 slot = c.slot[start:done]
                 self.backend.begin(slot[(slot >= 0) & (c.n_seen[start:done] == 1)])
             own.advance(c, x, start, done)
-            if self.degraded_slots is not None:
-                self._mark_degraded(self.degraded_slots, start, done)
+            if self.degraded_until is not None:
+                self._mark_degraded(self.degraded_until, start, done)
             start = done
         if hollow:
             self.admission.forget_hollow(np.concatenate(hollow))
 
     def _mark_degraded(
-        self, degraded_slots: Callable[[int, NDArray[np.int64]], NDArray[np.bool_]], start: int, stop: int
+        self, degraded_until: Callable[[int, NDArray[np.int64]], NDArray[np.int64]], start: int, stop: int
     ) -> None:
         c = self._columns
         early = start + np.flatnonzero((c.slot[start:stop] >= 0) & (c.status[start:stop] == Status.WARMUP))
         for index in np.unique(c.owner[early]).tolist():
             rows = early[c.owner[early] == index]
-            c.status[rows[degraded_slots(index, c.slot[rows])]] = Status.DEGRADED
+            c.status[rows[c.watermark[rows] <= degraded_until(index, c.slot[rows])]] = Status.DEGRADED
 
 
 def is_single(model: Model) -> bool:

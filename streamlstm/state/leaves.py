@@ -13,6 +13,9 @@ from streamlstm.state.snapshot import ROOT, Leaf
 
 AT_ONCE = 8  # finding the streams of leaves takes a walk over all streams: worth it for so many leaves
 SHORTEST_ROUND = 8  # takes, where there are as many leaves
+DEGRADED_MS = 7 * 24 * 3_600_000
+"""Streams whose state was lost come back within so much event time, or are told from new ones no more."""
+FOREVER, NEVER = (1 << 63) - 1, -(1 << 63)
 NO_SLOTS = np.empty(0, np.int64)
 
 
@@ -21,23 +24,26 @@ class Entry:
     """What is known of a leaf. The topic's chunk of it is exact for `tag`.
 
     `tag` None: there was nothing before the partition began. `written_at` None: the topic has no chunk that is right.
-    `slots` are those of its streams while chunks are loaded, nothing else.
+    `slots` are those of its streams while chunks are loaded, nothing else. `degraded_until` as in a chunk's header;
+    FOREVER until the first chunk after the loss is written.
     """
 
     tag: int | None = None
     written_at: float | None = None
-    degraded: bool = False
+    degraded_until: int | None = None
     watermark: int | None = None
     slots: NDArray[np.int64] = field(default_factory=lambda: NO_SLOTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Of the leaves in order: the first hash, the tag (0 for none) and whether it is degraded."""
+    """Of the leaves in order: the first hash, the tag (0 for none) and the event time until which it's degraded (NEVER:
+    it isn't).
+    """
 
     firsts: NDArray[np.uint64]
     tags: NDArray[np.int64]
-    degraded: NDArray[np.bool_]
+    degraded_until: NDArray[np.int64]
 
 
 class Leaves:
@@ -71,7 +77,9 @@ class Leaves:
             self._table = Table(
                 np.array([leaf.first for leaf, _ in ordered], np.uint64),
                 np.array([entry.tag or 0 for _, entry in ordered], np.int64),
-                np.array([entry.degraded for _, entry in ordered], np.bool_),
+                np.array(
+                    [NEVER if entry.degraded_until is None else entry.degraded_until for _, entry in ordered], np.int64
+                ),
             )
         return self._table
 
@@ -169,6 +177,18 @@ class Leaves:
         low, high = leaf.children()
         self.entries[low], self.entries[high] = replace(entry), entry
         return low, high
+
+    def degraded_until(self, leaf: Leaf, watermark: int | None) -> int | None:
+        """What a chunk that is written at this watermark has to say: the loss is over some time after it was first
+        written down.
+        """
+        entry = self.entries[leaf]
+        if entry.degraded_until is not None and watermark is not None:
+            if entry.degraded_until == FOREVER:
+                entry.degraded_until = min(watermark + DEGRADED_MS, FOREVER - 1)
+            elif entry.degraded_until < watermark:
+                entry.degraded_until = None
+        return entry.degraded_until
 
     def written(self, leaf: Leaf, offset: int, now: float) -> None:
         entry = self.entries[leaf]

@@ -90,8 +90,8 @@ class Header:
     """What the rows are the state of.
 
     `offset` is the tag: the state is that after all events of the input partition below it, and none from it on.
-    `watermark` is the largest event time of the partition below the tag, epoch ms. `degraded`: history of these streams
-    was lost once.
+    `watermark` is the largest event time of the partition below the tag, epoch ms. `degraded_until`: the history of
+    these streams was lost, and one that begins up to this event time may be one of those; None: it wasn't, or long ago.
     """
 
     group: str
@@ -102,14 +102,18 @@ class Header:
     model: str
     abi: int
     watermark: int | None
-    degraded: bool
+    degraded_until: int | None
     streams: int
     row_bytes: int
 
     _RANGES: ClassVar[dict[str, range]] = {
         "partition": range(1 << 31), "offset": _FROM_ZERO, "leader_epoch": range(-1, 1 << 31), "abi": range(1 << 31),
-        "watermark": _INT64, "streams": range(1 << 31), "row_bytes": range(1, 1 << 31),
+        "watermark": _INT64, "degraded_until": _INT64, "streams": range(1 << 31), "row_bytes": range(1, 1 << 31),
     }  # fmt: skip
+
+    @property
+    def degraded(self) -> bool:
+        return self.degraded_until is not None
 
     @staticmethod
     def of_json(text: bytes) -> "Header":
@@ -122,10 +126,10 @@ class Header:
             raise ChunkError(f"header: expected an object with the fields {', '.join(sorted(_FIELDS))}")
         for name, value in found.items():
             if name in Header._RANGES:
-                is_null = name == "watermark" and value is None
+                is_null = name in ("watermark", "degraded_until") and value is None
                 fits = is_null or (type(value) is int and value in Header._RANGES[name])
             else:
-                fits = type(value) is (bool if name == "degraded" else str)
+                fits = type(value) is str
             if not fits:
                 raise ChunkError(f"header: {name}: found {value!r:.100}")
         return Header(**found)

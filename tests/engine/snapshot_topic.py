@@ -78,7 +78,7 @@ def make_batch(parts: Sequence[tuple[int, Sequence[Event]]], inputs: int) -> Eve
 def chunk_limit(forecaster: Forecaster, streams: int) -> int:
     """A `max_chunk_bytes` into which about so many streams go."""
     row = forecaster.layout.row_bytes
-    least = Header(GROUP, TOPIC, 1 << 30, 1 << 62, 1 << 30, MODEL, STATE_ABI, -(1 << 62), True, 1, row)
+    least = Header(GROUP, TOPIC, 1 << 30, 1 << 62, 1 << 30, MODEL, STATE_ABI, -(1 << 62), -(1 << 62), 1, row)
     return chunk_bytes(least, KEY_BYTES) + 8 + (streams - 1) * (row + 12)
 
 

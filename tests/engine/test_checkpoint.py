@@ -12,6 +12,7 @@ from streamlstm.engine.forecaster import Forecaster, ForecasterSettings
 from streamlstm.errors import ConfigError, InvariantError
 from streamlstm.events.batch import Reason
 from streamlstm.events.forecast import Status
+from streamlstm.state.leaves import DEGRADED_MS
 from streamlstm.state.snapshot import ROOT, Leaf, decode_chunk, encode_chunk
 from tests.engine.expected import SCALINGS, make_model
 from tests.engine.snapshot_topic import (
@@ -256,9 +257,9 @@ def test_a_damaged_leaf_is_a_problem_and_begins_anew_degraded() -> None:
     degraded = {found for found, chunk in life.topic.chunks().items() if chunk.header.degraded}
     assert degraded == {leaf}
     assert life.kinds() == []
-    assert life.forecaster.degraded_slots is not None
+    assert life.forecaster.degraded_until is not None
     life.checkpoint.release(0)
-    assert life.forecaster.degraded_slots is None
+    assert life.forecaster.degraded_until is None
 
 
 def test_children_of_a_degraded_leaf_are_degraded() -> None:
@@ -271,6 +272,26 @@ def test_children_of_a_degraded_leaf_are_degraded() -> None:
     chunks = life.topic.chunks()
     assert len(chunks) > 4
     assert all(chunk.header.degraded for chunk in chunks.values())
+
+
+def test_a_loss_is_over_some_day() -> None:
+    """Else every new stream would be called degraded for ever."""
+    life = lived(3)
+    life.break_newest()
+    life.restart()
+    life.warm()
+    assert life.see([0, 1]).tolist() == [Status.DEGRADED] * 2
+    life.commit()
+    (chunk,) = life.topic.chunks().values()
+    assert chunk.header.degraded_until == TIME + life.offset - 1 + DEGRADED_MS
+    life.restart()
+    assert life.see([10]).tolist() == [Status.DEGRADED]
+    life.offset += DEGRADED_MS  # a millisecond each
+    assert life.see([20, 10]).tolist() == [Status.WARMUP] * 2
+    life.commit(100.0)
+    assert not any(chunk.header.degraded for chunk in life.topic.chunks().values())
+    assert life.forecaster.degraded_until is None
+    assert life.restart().problems == []
 
 
 def test_a_missing_leaf_is_filled() -> None:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from streamlstm.state.leaves import AT_ONCE, Entry, Leaves
+from streamlstm.state.leaves import AT_ONCE, FOREVER, Entry, Leaves
 from streamlstm.state.snapshot import ROOT, Leaf
 
 INTERVAL, FULL = 60.0, 100
@@ -109,7 +109,7 @@ def test_what_the_topic_does_not_cover_is_written_all_at_once_with_the_records_t
     gone = Leaf(1, 1)
     del leaves.entries[gone]
     for prefix in range(32, 64):
-        leaves.entries[Leaf(6, prefix)] = Entry(tag=100, degraded=True)
+        leaves.entries[Leaf(6, prefix)] = Entry(tag=100, degraded_until=FOREVER)
     found = leaves.due(500, 0.1, 0, False)
     assert sorted(found) == [Leaf(6, prefix) for prefix in range(32, 64)]
     for leaf in found:
@@ -121,7 +121,7 @@ def test_what_the_topic_does_not_cover_is_written_all_at_once_with_the_records_t
 def test_a_wrong_record_is_replaced_soon() -> None:
     leaves = restored(6)
     for prefix in range(20):
-        leaves.entries[Leaf(6, prefix)] = Entry(tag=100, degraded=True)
+        leaves.entries[Leaf(6, prefix)] = Entry(tag=100, degraded_until=FOREVER)
     rounds = [found for _, found in takes(leaves, 500, 0.0, 1.0, 0.1)]
     assert [len(found) for found in rounds] == [8, 8, 4]
     assert {leaf.prefix for found in rounds for leaf in found} == set(range(20))
@@ -129,10 +129,10 @@ def test_a_wrong_record_is_replaced_soon() -> None:
 
 def test_a_split_passes_everything_on() -> None:
     leaves = Leaves(INTERVAL, FULL)
-    leaves.entries[ROOT] = Entry(tag=7, written_at=1.0, degraded=True)
+    leaves.entries[ROOT] = Entry(tag=7, written_at=1.0, degraded_until=FOREVER)
     for leaf in leaves.split(ROOT):
-        assert leaves.entries[leaf] == Entry(tag=7, written_at=1.0, degraded=True)
-    assert leaves.table.degraded.tolist() == [True, True]
+        assert leaves.entries[leaf] == Entry(tag=7, written_at=1.0, degraded_until=FOREVER)
+    assert leaves.table.degraded_until.tolist() == [FOREVER, FOREVER]
     assert leaves.table.tags.tolist() == [7, 7]
     assert leaves.table.firsts.tolist() == [0, 1 << 63]
 

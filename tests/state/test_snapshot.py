@@ -20,12 +20,12 @@ from streamlstm.state.snapshot import (
     encode_chunk,
 )
 
-HEADER = Header("group", "events", 3, 12_345, 7, "sha256:00ff", 2, 1_730_000_000_000, False, 3, 64)
+HEADER = Header("group", "events", 3, 12_345, 7, "sha256:00ff", 2, 1_730_000_000_000, None, 3, 64)
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 HEADERS = st.builds(
     Header, group=st.text(max_size=9), topic=st.text(max_size=9), partition=st.integers(0, (1 << 31) - 1),
     offset=st.integers(0, (1 << 63) - 1), leader_epoch=st.integers(-1, (1 << 31) - 1), model=st.text(max_size=9),
-    abi=st.integers(0, (1 << 31) - 1), watermark=st.none() | INT64, degraded=st.booleans(),
+    abi=st.integers(0, (1 << 31) - 1), watermark=st.none() | INT64, degraded_until=st.none() | INT64,
     streams=st.integers(0, 20), row_bytes=st.integers(1, 130),
 )  # fmt: skip
 LEAVES = st.integers(0, HASH_BITS).flatmap(
@@ -65,7 +65,7 @@ def test_the_bytes_of_a_chunk() -> None:
     text = orjson.dumps(
         {
             "group": "group", "topic": "events", "partition": 3, "offset": 12_345, "leader_epoch": 7,
-            "model": "sha256:00ff", "abi": 2, "watermark": 1_730_000_000_000, "degraded": False, "streams": 3,
+            "model": "sha256:00ff", "abi": 2, "watermark": 1_730_000_000_000, "degraded_until": None, "streams": 3,
             "row_bytes": 64,
         }
     )  # fmt: skip
@@ -145,13 +145,13 @@ def test_a_whole_value_with_a_strange_header_is_refused_or_as_it_says(
     [
         ({"offset": -1}, "header: offset: found -1"),
         ({"offset": True}, "header: offset: found True"),
-        ({"degraded": 0}, "header: degraded: found 0"),
+        ({"degraded_until": True}, "header: degraded_until: found True"),
         ({"watermark": 1 << 63}, "header: watermark"),
         ({"model": None}, "header: model: found None"),
         ({"streams": 4}, "4 streams that end at byte"),
         ({"streams": 100_000}, "100000 key lengths that end at byte"),
         ({"row_bytes": 0}, "header: row_bytes: found 0"),
-        ({"more": 1}, "header: expected an object with the fields abi, degraded"),
+        ({"more": 1}, "header: expected an object with the fields abi, degraded_until"),
     ],
 )
 def test_what_is_wrong_is_said(change: dict, problem: str) -> None:
