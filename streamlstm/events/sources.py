@@ -201,7 +201,7 @@ def letter_claim(section: bytes) -> tuple[Claim | None, bytes]:
     )
     last = found[_LAST_OFFSET][0] if _LAST_OFFSET in found and found[_LAST_OFFSET][1] > begin else offset
     numbers = (partition, offset, last)
-    if not all(number.isdigit() and len(number) <= 19 for number in numbers):
+    if not all(number.isdigit() and len(number) <= 19 and int(number) <= _MOST_OFFSET for number in numbers):
         return None, b""
     claim = Claim((topic.decode(errors="replace"), int(partition)), int(offset), max(int(last), int(offset)))
     text = section[begin:value_from]

@@ -142,13 +142,13 @@ def csv_to_json_lines(file: BinaryIO, head: bytes, where: str, inputs: Sequence[
     whole = io.BufferedReader(_Rejoined(head, file))
     text = io.TextIOWrapper(whole, encoding="utf-8-sig", errors="surrogateescape", newline="")
     rows = csv.reader(text, delimiter="\t" if where.endswith(".tsv") else ",")
-    header = next(rows, None)
-    if header is None:
-        return
-    columns = csv_columns(header, inputs, where)
-    default_stream = Path(where).stem if where != "-" else "stdin"
+    default_stream = _readable(Path(where).stem) if where != "-" else "stdin"
     lines: list[bytes] = []
     try:
+        header = next(rows, None)
+        if header is None:
+            return
+        columns = csv_columns([_readable(name) for name in header], inputs, where)
         for row in rows:
             if row:
                 lines.extend(_row_events(row, columns, default_stream))
@@ -184,7 +184,12 @@ def _event(stream: str, time: object, value: dict[str, object]) -> bytes:
 
 
 def _text(row: Sequence[str], column: int) -> str:
-    return row[column].encode("utf-8", "replace").decode() if column < len(row) else ""
+    return _readable(row[column]) if column < len(row) else ""
+
+
+def _readable(text: str) -> str:
+    """With a question mark for each byte that isn't UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _cell(row: Sequence[str], column: int | None) -> object:

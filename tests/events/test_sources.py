@@ -225,6 +225,7 @@ class TestLetters:
             letter_headers(b"plant.sensors", b"3", b""),
             letter_headers(b"plant.sensors", b"-3", b"7"),
             letter_headers(b"plant.sensors", b"3", b"9" * 20),
+            letter_headers(b"plant.sensors", b"3", b"9" * 19),  # more than an int64 holds
             letter_headers(b"plant.sensors", b"3", b"7")[:2],
             letter_headers(b"plant.sensors", b"3", b"7")[1:],
         ],

@@ -91,6 +91,14 @@ def test_several_inputs_need_their_columns() -> None:
 def test_not_csv() -> None:
     with pytest.raises(BadDataError, match=r"pump\.csv: line 2: not CSV"):
         events("stream,ts,value\na," + "x" * 200_000 + ",1\n")
+    with pytest.raises(BadDataError, match=r"pump\.csv: line 1: not CSV"):
+        events("stream,ts," + "x" * 200_000 + "\n1,2,3\n")
+
+
+def test_a_header_and_a_name_that_are_not_utf8() -> None:
+    wide = events("ts,temp\udce9rature\n1,2\n")
+    assert wide == [{"stream": "temp?rature", "ts": 1, "value": 2}]
+    assert events("ts,value\n1,2\n", where="pump\udcff.csv") == [{"stream": "pump?", "ts": 1, "value": 2}]
 
 
 @pytest.mark.parametrize(
