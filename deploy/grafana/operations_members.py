@@ -72,14 +72,15 @@ def consumer_group() -> Panels:
         ),
         bars(
             "Rebalances",
-            "Changes of the members' assignments.",
+            "Changes of the members' assignments; each shows for about four scrapes.",
             {LEGEND: increase("streamlstm_rebalances_total", by=MEMBER, window=RATE)},
             "short",
             span=6,
         ),
         bars(
             "Time in rebalances",
-            "Seconds that members were out of a stable group, counted when they are back in.",
+            "Seconds that members were out of a stable group, counted when they are back in; each "
+            "shows for about four scrapes.",
             {LEGEND: increase("streamlstm_rebalance_duration_seconds_sum", by=MEMBER, window=RATE)},
             "s",
             span=6,
@@ -95,7 +96,8 @@ def consumer_group() -> Panels:
         bars(
             "Trouble with the brokers",
             "Requests of the writer sent again, fetches answered with an error, members that "
-            "joined anew after the brokers were lost, commits whose outcome had to be found out.",
+            "joined anew after the brokers were lost, commits whose outcome had to be found out; each "
+            "shows for about four scrapes.",
             {name: increase(metric, window=RATE) for name, metric in trouble.items()},
             "short",
             span=6,
@@ -163,12 +165,12 @@ def state() -> Panels:
         ),
         lines(
             "Restore",
-            "Streams brought back from snapshots and events replayed, per second; records still to replay.",
+            "Streams brought back from snapshots, and events replayed, per second.",
             {
                 "streams restored": rate("streamlstm_restored_streams_total"),
                 "events replayed": rate("streamlstm_replayed_events_total"),
             },
-            "eps",
+            "cps",
         ),
         lines(
             "Still to replay",

@@ -10,7 +10,6 @@
    lost and nothing is answered twice.
 """
 
-import ctypes
 import faulthandler
 import gc
 import logging
@@ -34,6 +33,7 @@ from streamlstm.model.model_file import Model, load
 from streamlstm.service.committer import Committer
 from streamlstm.service.counters import BuildInfo, ConfigInfo, Counters, ModelInfo
 from streamlstm.service.health import Phase, Progress, liveness, readiness
+from streamlstm.service.heap import keep_freed_memory
 from streamlstm.service.http_server import HttpServer, verdict_page
 from streamlstm.service.limits import memory_limit
 from streamlstm.service.loop import Loop, drain_seconds
@@ -65,7 +65,6 @@ log = logging.getLogger(__name__)
 
 # Python's own 5 ms would be waited for by whichever of the loop, the committer and the clients' threads comes second.
 SWITCH_SECONDS = 0.001
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 RECONNECT_SECONDS = 1.0
 # Beyond the drain: to leave the group, close the connections and end the threads.
 LEAVING_SECONDS = 15.0
@@ -205,18 +204,6 @@ def _notifier(config: Config) -> Notifier:
         stalled_after=config.metrics.stalled_after_ms / 1000,
         drain_seconds=drain_seconds(config) + LEAVING_SECONDS,
     )
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc to keep freed buffers of up to 32 MiB: by default it unmaps them, and each transaction's record batches
-    are then faulted in anew, page by page. One arena for all threads, so that what one frees the others use again.
-    Elsewhere than on glibc nothing happens. See mallopt(3).
-    """
-    allocator = ctypes.CDLL(None)
-    if hasattr(allocator, "mallopt"):
-        allocator.mallopt(M_ARENA_MAX, 1)
-        allocator.mallopt(M_MMAP_THRESHOLD, 32 << 20)
-        allocator.mallopt(M_TRIM_THRESHOLD, 64 << 20)
 
 
 def build_info() -> BuildInfo:

@@ -10,6 +10,7 @@ from streamlstm.fault_points import reach
 from streamlstm.service.committer import Committer
 from streamlstm.service.counters import Stage
 from streamlstm.service.health import Phase, Progress
+from streamlstm.service.heap import give_back_freed_memory
 from streamlstm.service.ownership import Ownership
 from streamlstm.service.pending import Pending
 from streamlstm.service.pipeline import Pipeline
@@ -28,6 +29,8 @@ ENDS_SECONDS = 1.0
 RESTORE_SECONDS = 0.02
 REVOCATION_SECONDS = 5.0
 STANDBY_SECONDS = 5.0
+# So long after a rebalance or trouble with the brokers, backlogs are worked off.
+CALM_SECONDS = 30.0
 
 
 def drain_seconds(config: Config) -> float:
@@ -60,6 +63,7 @@ class Loop:
         self._before = self.counters.rebalances, self.counters.fetch_errors  # of the sources before this one
         self._unstable_since: float | None = None
         self._stable_since: float | None = None
+        self._trouble_at: float | None = time.monotonic()
         self._behind = False
         self._interval = config.commit.interval_ms / 1000
         self._look_at_ends_at = 0.0
@@ -221,8 +225,14 @@ class Loop:
 
     def _count_rebalances(self, stable: bool, now: float) -> None:
         rebalances, errors = self._before
+        before = self.counters.fetch_errors
         self.counters.rebalances = rebalances + self.source.rebalances
         self.counters.fetch_errors = errors + self.source.poll_errors
+        if not stable or self.counters.fetch_errors > before:
+            self._trouble_at = now
+        elif self._trouble_at is not None and now - self._trouble_at >= CALM_SECONDS:
+            self._trouble_at = None
+            give_back_freed_memory()
         if not stable:
             self._unstable_since = now if self._unstable_since is None else self._unstable_since
         elif self._unstable_since is not None:
