@@ -182,6 +182,7 @@ class Member:
                 self.progress.enter(Phase.CONNECTING, time.monotonic())
                 self.progress.connected_since = None
                 self.cluster.pause(RECONNECT_SECONDS)
+                self.cluster.bootstrap_again()
 
 
 def _connect(config: Config) -> Cluster:

@@ -8,6 +8,7 @@ seconds.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -102,6 +103,13 @@ class Cluster:
                     raise self._silence(error) from error
             except kafka_errors.KafkaError as error:
                 raise self._silence(error) from error
+
+    def bootstrap_again(self) -> None:
+        """Ask the bootstrap servers which brokers there are: all may have got other addresses while none was heard
+        (KIP-899). Nothing changes where these don't answer either. Raises AccessError.
+        """
+        with suppress(RetryError):
+            self._bootstrap(self.deadline())
 
     def _silence(self, error: Exception) -> RetryError:
         return RetryError(f"no broker of {self._servers()} answers: {self._connections.last_error or error}")

@@ -20,8 +20,9 @@ from kafka.net.inet import KafkaNetSocket, create_connection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.protocol.frame import KafkaBytes
+from kafka.protocol.metadata import MetadataRequest, MetadataResponse
 from kafka.structs import TopicPartition
-from local_kafka import LocalKafka
+from local_kafka import LocalKafka, free_ports
 
 from streamlstm.errors import AccessError, ConfigError, RetryError
 from streamlstm.transport import connection, sockets
@@ -30,7 +31,7 @@ from streamlstm.transport.settings import ConnectionSettings, SourceSettings
 from streamlstm.transport.source import Source
 from tests.transport.fault_proxy import Api, Fault, FaultProxy, Harm
 from tests.transport.group_members import poll
-from tests.transport.live import batch, connected, fresh, make_topic, no_member, produce, read_all, writing
+from tests.transport.live import batch, connected, eventually, fresh, make_topic, no_member, produce, read_all, writing
 from tests.transport.test_sockets import Connection
 
 USER, PASSWORD = "streamlstm", "a secret"
@@ -86,6 +87,26 @@ def test_nobody_answers() -> None:
             Cluster.connect(ConnectionSettings((f"127.0.0.1:{port}",), connect_timeout_ms=400), time.monotonic)
     with pytest.raises(RetryError, match="ECONNREFUSED"):
         Cluster.connect(ConnectionSettings((f"127.0.0.1:{port}",), connect_timeout_ms=400), time.monotonic)
+
+
+def test_brokers_that_have_all_moved_are_found_again(kafka: str) -> None:
+    """The stock client knows the addresses of then, for ever."""
+    with connected(kafka, request_timeout_ms=1000) as cluster:
+        known = cluster._connections.cluster
+        node, (gone,) = known.brokers()[0].node_id, free_ports(1)
+        for connection_ in list(cluster._connections._conns.values()):
+            connection_.close()
+        known._brokers = {node: MetadataResponse.MetadataResponseBroker(node, "127.0.0.1", gone, None)}
+        topic = make_topic(kafka, 1)
+        assert isinstance(cluster.send_any(MetadataRequest(topics=None, max_version=9), cluster.deadline()), NotSent)
+        cluster.bootstrap_again()
+        assert eventually(lambda: [cluster.watch([topic], cluster.deadline()), cluster.leader(topic, 0)][1]) == node
+    with connected(kafka, request_timeout_ms=300) as cluster:
+        cluster._connections.cluster._bootstrap_brokers = {
+            "bootstrap-0": MetadataResponse.MetadataResponseBroker("bootstrap-0", "127.0.0.1", gone, None)
+        }
+        cluster.bootstrap_again()  # in vain
+        assert eventually(lambda: [cluster.watch([topic], cluster.deadline()), cluster.leader(topic, 0)][1]) == node
 
 
 @pytest.mark.kafka
