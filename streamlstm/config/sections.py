@@ -306,7 +306,8 @@ class Metrics(Section):
     port: int = setting(9464, "Port to listen on; 0: any free one, logged at the start.", low=0, high=65_535)
     stalled_after_ms: int = setting(
         60_000,
-        "/livez fails when the loop has stood still, or waiting work has not been committed, for so long.",
+        "/livez fails when the loop has stood still for so long, or waiting work has not been committed for so long, "
+        "150 s at the least: more than brokers may take for a commit.",
         low=1_000,
         high=DAY_MS,
     )

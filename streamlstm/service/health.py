@@ -1,7 +1,7 @@
 """Health means progress: pure verdicts over plain facts that the loop keeps up to date.
 
-Live: the loop turns, and work that waits gets committed. When that fails a restart may help. Brokers that are away are
-no reason to be restarted, so they only make the replica not ready.
+Live: the loop turns, and work that waits gets committed. When that fails a restart may help. Brokers that are away, or
+refuse commits, are no reason to be restarted: the former make the replica not ready, and both are told by alerts.
 Ready: live, a stable member of the group, in touch with the brokers, and no partition restoring or stopped. A
 replica that owns no partition is a ready standby.
 """
@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 START_LIMIT_SECONDS = 600.0
+# More than any commit may take (transport.settings.WriterSettings.commit_timeout_ms): until then it may be the brokers'
+# part of the cluster that refuses it, too few copies of a partition for example, which no restart mends.
+COMMIT_LIMIT_SECONDS = 150.0
 
 
 class Phase(StrEnum):
@@ -110,5 +113,8 @@ def _commit_progress(progress: Progress, now: float, stalled_after: float) -> tu
         return True, "nothing waiting"
     if progress.connected_since is None:
         return True, "waiting for the brokers"
-    waiting = now - max(progress.waiting_since, progress.connected_since)
-    return waiting <= stalled_after, f"work waiting for {waiting:.1f} s of {stalled_after:g}"
+    waiting, limit = (
+        now - max(progress.waiting_since, progress.connected_since),
+        max(stalled_after, COMMIT_LIMIT_SECONDS),
+    )
+    return waiting <= limit, f"work waiting for {waiting:.1f} s of {limit:g}"

@@ -29,7 +29,6 @@ ENDS_SECONDS = 1.0
 RESTORE_SECONDS = 0.02
 REVOCATION_SECONDS = 5.0
 STANDBY_SECONDS = 5.0
-# So long after a rebalance or trouble with the brokers, backlogs are worked off.
 CALM_SECONDS = 30.0
 
 
@@ -63,7 +62,7 @@ class Loop:
         self._before = self.counters.rebalances, self.counters.fetch_errors  # of the sources before this one
         self._unstable_since: float | None = None
         self._stable_since: float | None = None
-        self._trouble_at: float | None = time.monotonic()
+        self._behind_at: float | None = time.monotonic()
         self._behind = False
         self._interval = config.commit.interval_ms / 1000
         self._look_at_ends_at = 0.0
@@ -214,6 +213,7 @@ class Loop:
         elif progress.connected_since is None:
             progress.connected_since = now
         self._count_rebalances(stable, now)
+        self._give_back_memory(now)
         if now >= self._look_at_ends_at:
             counters.look_at_ends(self.source.ends(), time.time())
             counters.log_starts, counters.replaying = self.source.starts(), self.pipeline.replaying
@@ -225,19 +225,21 @@ class Loop:
 
     def _count_rebalances(self, stable: bool, now: float) -> None:
         rebalances, errors = self._before
-        before = self.counters.fetch_errors
         self.counters.rebalances = rebalances + self.source.rebalances
         self.counters.fetch_errors = errors + self.source.poll_errors
-        if not stable or self.counters.fetch_errors > before:
-            self._trouble_at = now
-        elif self._trouble_at is not None and now - self._trouble_at >= CALM_SECONDS:
-            self._trouble_at = None
-            give_back_freed_memory()
         if not stable:
             self._unstable_since = now if self._unstable_since is None else self._unstable_since
         elif self._unstable_since is not None:
             self.counters.rebalance_duration.observe(now - self._unstable_since)
             self._unstable_since = None
+
+    def _give_back_memory(self, now: float) -> None:
+        """Once a backlog, that of a rebalance or of brokers that were away, has been worked off for some time."""
+        if self._behind or self._stable_since is None:
+            self._behind_at = now
+        elif self._behind_at is not None and now - self._behind_at >= CALM_SECONDS:
+            self._behind_at = None
+            give_back_freed_memory()
 
     def _phase(self, now: float) -> Phase:
         """A first assignment is empty until others have given up what is ours: only in time it's that of a standby."""

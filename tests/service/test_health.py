@@ -2,7 +2,15 @@
 
 import pytest
 
-from streamlstm.service.health import START_LIMIT_SECONDS, Phase, Progress, Verdict, liveness, readiness
+from streamlstm.service.health import (
+    COMMIT_LIMIT_SECONDS,
+    START_LIMIT_SECONDS,
+    Phase,
+    Progress,
+    Verdict,
+    liveness,
+    readiness,
+)
 
 LIMIT = 60.0
 NOW = 1000.0
@@ -23,11 +31,11 @@ def failing(verdict: Verdict) -> set[str]:
         (progress(), set(), set()),
         (progress(last_turn=NOW - LIMIT), set(), set()),
         (progress(last_turn=NOW - LIMIT - 1), {"loop"}, {"loop"}),
-        (progress(waiting_since=NOW - LIMIT), set(), set()),
-        (progress(waiting_since=NOW - LIMIT - 1), {"commit"}, {"commit"}),
+        (progress(waiting_since=NOW - COMMIT_LIMIT_SECONDS), set(), set()),
+        (progress(waiting_since=NOW - COMMIT_LIMIT_SECONDS - 1), {"commit"}, {"commit"}),
         (progress(waiting_since=NOW - 999, connected_since=None), set(), {"brokers"}),
         (progress(waiting_since=NOW - 999, connected_since=NOW - 5), set(), set()),
-        (progress(waiting_since=NOW - 999, connected_since=NOW - 61), {"commit"}, {"commit"}),
+        (progress(waiting_since=NOW - 999, connected_since=NOW - 151), {"commit"}, {"commit"}),
         (progress(connected_since=None), set(), {"brokers"}),
         (progress(stopped={("events", 3): "records are gone"}), set(), {"partitions"}),
         (progress(Phase.JOINING), set(), {"phase"}),

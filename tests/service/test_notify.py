@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from streamlstm.errors import ConfigError
-from streamlstm.service.health import Phase, Progress, liveness
+from streamlstm.service.health import COMMIT_LIMIT_SECONDS, Phase, Progress, liveness
 from streamlstm.service.notify import MAX_STATUS, Notifier, one_line, status_of
 
 STALLED, DRAIN = 60.0, 60.0
@@ -78,16 +78,16 @@ def test_a_life(manager: Manager) -> None:
 def test_no_sign_of_life_while_work_stands_still(manager: Manager) -> None:
     """The loop turns, and what it read isn't committed: neither the watchdog nor a time-out is put off."""
     with manager.notifier() as notifier:
-        stuck = {"waiting_since": NOW - STALLED - 1}
+        stuck = {"waiting_since": NOW - COMMIT_LIMIT_SECONDS - 1, "connected_since": 0.0}
         notifier.turn(progress(Phase.RESTORING, restoring=1, **stuck), NOW)
         notifier.turn(progress(Phase.RUNNING), NOW + 1)
         notifier.turn(progress(Phase.RUNNING, NOW + 2, **stuck), NOW + 2)
         notifier.turn(progress(Phase.RUNNING, NOW + 3, **stuck), NOW + 3)
         assert manager.heard() == [
-            ["STATUS=stalled: work waiting for 61.0 s of 60; restoring 1 of 8 partitions"],
+            ["STATUS=stalled: work waiting for 151.0 s of 150; restoring 1 of 8 partitions"],
             ["STATUS=8 of 8 partitions live", "READY=1", "WATCHDOG=1"],
-            ["STATUS=stalled: work waiting for 63.0 s of 60; 8 of 8 partitions live"],
-            ["STATUS=stalled: work waiting for 64.0 s of 60; 8 of 8 partitions live"],
+            ["STATUS=stalled: work waiting for 153.0 s of 150; 8 of 8 partitions live"],
+            ["STATUS=stalled: work waiting for 154.0 s of 150; 8 of 8 partitions live"],
         ]
 
 
