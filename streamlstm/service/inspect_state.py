@@ -21,7 +21,7 @@ from streamlstm.service.stream_columns import Columns, columns_of
 from streamlstm.service.wiring import connection_settings
 from streamlstm.state.recovery import Flaw, Problem, ancestors, flaw_of, problems
 from streamlstm.state.slots import stable_hashes
-from streamlstm.state.snapshot import Chunk, ChunkError, Header, Leaf, decode_chunk
+from streamlstm.state.snapshot import ROOT, Chunk, ChunkError, Header, Leaf, decode_chunk
 from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.fetched import PoisonBatch
 from streamlstm.transport.log_reader import LogReader, records
@@ -160,8 +160,9 @@ class Inspection:
         deadline = self._cluster.deadline(self._cluster.settings.connect_timeout_ms)
         committed = committed_offsets(self._cluster, self._config.kafka.group_id, here, deadline)
         logs = log_ranges(self._cluster, self._config.input.topic, self.partitions)
+        bounded = self._config.state.max_streams_per_partition is not None
         return [
-            _judged(cover, partition, committed[self._config.input.topic, partition], *logs[partition])
+            judged(cover, partition, committed[self._config.input.topic, partition], *logs[partition], bounded=bounded)
             for partition, cover in enumerate(covers)
         ]
 
@@ -246,17 +247,24 @@ class Inspection:
             progress(min(reader.position, end) - before)
 
 
-def _judged(cover: Cover, partition: int, committed: int | None, first: int, end: int) -> PartitionState:
+def judged(
+    cover: Cover, partition: int, committed: int | None, first: int, end: int, *, bounded: bool
+) -> PartitionState:
+    """What a restart would say of the chunks, whose input log holds [first, end). In a partition with a bound of streams
+    (`bounded`) no older version stands in for a damaged one.
+    """
     tags = {leaf: stored.header.offset for leaf, stored in cover.chunks.items()}
+    flaws = dict(cover.flaws)
+    if bounded:
+        flaws |= {ROOT: Flaw("corrupt", each) for each in cover.damaged}
+        tags = {leaf: tag for leaf, tag in tags.items() if leaf not in flaws}
     notes = [
         f"{leaf.key.decode()}: the newest version is damaged ({flaw.message}); an older one counts"
-        for leaf, flaw in cover.flaws.items()
+        for leaf, flaw in flaws.items()
         if flaw.kind == "corrupt" and leaf in tags
     ]
     notes += [f"a record batch of the snapshot topic cannot be read, {each}" for each in cover.damaged]
-    return PartitionState(
-        partition, cover, committed, problems(partition, tags, cover.flaws, committed, first, end), notes
-    )
+    return PartitionState(partition, cover, committed, problems(partition, tags, flaws, committed, first, end), notes)
 
 
 def _row_of(key: bytes, stable_hash: int, chunk: Chunk) -> int | None:

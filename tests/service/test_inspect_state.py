@@ -10,13 +10,13 @@ import pytest
 from streamlstm.engine.forecaster import Forecaster, ForecasterSettings
 from streamlstm.events.batch import EventBatch
 from streamlstm.kernels.layout import STATE_ABI
-from streamlstm.service.inspect_state import Cover
+from streamlstm.service.inspect_state import Cover, judged
 from streamlstm.service.stream_columns import columns_of, json_rows, keys_of
 from streamlstm.state.snapshot import ROOT, Header, Leaf, encode_chunk
 from tests.engine.expected import INPUTS, SCALINGS, Expected, make_model
 
 OWNER = ("group", "events", 3)
-HEADER = Header(*OWNER, 100, 7, "model", STATE_ABI, 1_730_000_000_000, False, 2, 64)
+HEADER = Header(*OWNER, 100, 7, "model", STATE_ABI, 1_730_000_000_000, None, 2, 64)
 LOW, HIGH = ROOT.children()
 
 
@@ -60,6 +60,18 @@ class TestCover:
         assert tags(found) == {ROOT: 1}
         assert found.flaws[ROOT].kind == "corrupt"
         assert not cover((ROOT, bytes(damaged)), (ROOT, chunk(3))).flaws
+
+    def test_an_older_version_is_a_problem_where_chunks_go_together(self) -> None:
+        """As for a restart: in a partition with a bound of streams."""
+        damaged = bytearray(chunk(2))
+        damaged[-70] ^= 1
+        found = cover((ROOT, chunk(1)), (ROOT, bytes(damaged)))
+        kinds = {is_: [each.kind for each in judged(found, 3, 5, 0, 9, bounded=is_).problems] for is_ in (False, True)}
+        assert kinds == {False: [], True: ["corrupt"]}
+        unread = cover((LOW, chunk(1)), (HIGH, chunk(1)))
+        unread.damaged.append("offsets 7 to 8: CRC")
+        kinds = {is_: [each.kind for each in judged(unread, 3, 5, 0, 9, bounded=is_).problems] for is_ in (False, True)}
+        assert kinds == {False: [], True: ["corrupt"]}
 
     @pytest.mark.parametrize(
         ("changes", "kind"), [({"group": "x"}, "foreign"), ({"partition": 4}, "foreign"), ({"abi": 1}, "abi")]
