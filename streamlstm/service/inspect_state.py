@@ -250,13 +250,14 @@ class Inspection:
 def judged(
     cover: Cover, partition: int, committed: int | None, first: int, end: int, *, bounded: bool
 ) -> PartitionState:
-    """What a restart would say of the chunks, whose input log holds [first, end). In a partition with a bound of streams
-    (`bounded`) no older version stands in for a damaged one.
+    """What a restart would say of the chunks, whose input log holds [first, end). In a partition with a bound of
+    streams (`bounded`) no older version stands in for a damaged one.
     """
     tags = {leaf: stored.header.offset for leaf, stored in cover.chunks.items()}
     flaws = dict(cover.flaws)
     if bounded:
-        flaws |= {ROOT: Flaw("corrupt", each) for each in cover.damaged}
+        if cover.damaged:  # which leaves, nobody knows
+            flaws[ROOT] = Flaw("corrupt", cover.damaged[-1])
         tags = {leaf: tag for leaf, tag in tags.items() if leaf not in flaws}
     notes = [
         f"{leaf.key.decode()}: the newest version is damaged ({flaw.message}); an older one counts"

@@ -303,7 +303,7 @@ class TestTopics:
 
 
 def stored(offset: int, committed: int, *problems: Problem) -> PartitionState:
-    header = Header("streamlstm", "events", 0, offset, 7, "model", 2, None, False, 2, 64)
+    header = Header("streamlstm", "events", 0, offset, 7, "model", 2, None, None, 2, 64)
     cover = Cover(("streamlstm", "events", 0), None, lambda _: False, {ROOT: Stored(header, 100, None)})
     return PartitionState(0, cover, committed, list(problems), [])
 
