@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from streamlstm.config import Config
+from streamlstm.engine.prediction import row_layout
 from streamlstm.errors import InputMissingError, StreamlstmError
 from streamlstm.kernels.compile import cache_folder, cache_tally
 from streamlstm.kernels.vector import machine
@@ -38,6 +39,10 @@ from streamlstm.transport.topics import describe_topics, log_ranges
 LOOK_AGAIN_SECONDS = 1.0
 """Between two looks at the brokers' clocks: a daemon under load commits several times in so long."""
 
+TYPICAL_KEY = 16
+WRITTEN_MB_PER_SECOND = 20.0
+"""Of chunks in one transaction: what slow brokers take too."""
+
 Bar = Callable[[int, str], AbstractContextManager[Progress]]
 
 
@@ -47,7 +52,7 @@ def examine(config: Config, *, quick: bool, bar: Bar) -> Iterator[Section]:
     model, findings = _model(config, quick)
     sizing = predict(config, model) if model is not None else None
     yield Section("host", tuple(judge_host(config, host_facts(config), sizing)))
-    yield Section("model", tuple(findings))
+    yield Section("model", (*findings, *judge_bound(config, model)))
     with _connected(config) as (cluster, why):
         if cluster is None:
             yield Section("brokers", why)
@@ -63,6 +68,21 @@ def _unusual(config: Config) -> Iterator[Finding]:
     if not config.snapshot.enabled:
         yield doubtful(
             "snapshot.enabled", "false", "true: a restart begins every stream anew", "snapshot.enabled = true"
+        )
+
+
+def judge_bound(config: Config, model: Model | None) -> Iterator[Finding]:
+    """Whether the state of a partition that reaches its bound goes out in time (engine/checkpoint.py: _Partition)."""
+    bound, timeout_ms = config.state.max_streams_per_partition, config.commit.transaction_timeout_ms
+    if bound is None or model is None or not config.snapshot.enabled:
+        return
+    whole, room = bound * (row_layout(model).row_bytes + TYPICAL_KEY) / 1e6, WRITTEN_MB_PER_SECOND * timeout_ms / 1000
+    if whole > room:
+        yield doubtful(
+            "state.max_streams_per_partition",
+            f"{bound:,}: a partition that reaches it writes all of its state at once, {whole:,.0f} MB",
+            f"at most {room:,.0f} MB, which is sure to go out within commit.transaction_timeout_ms = {timeout_ms}",
+            "a lower bound and more partitions, or a longer time-out",
         )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from streamlstm.config import Config, load
 from streamlstm.errors import InputMissingError
+from streamlstm.service.doctor import judge_bound
 from streamlstm.service.doctor_cluster import Clocks, Offsets, judge_brokers, judge_clocks, judge_group, judge_timeouts
 from streamlstm.service.doctor_findings import Finding, Level, Section, bad, doubtful, exit_code, good, skipped, told
 from streamlstm.service.doctor_host import HostFacts, SecretFile, chosen, judge_host
@@ -20,6 +21,7 @@ from streamlstm.state.recovery import Problem
 from streamlstm.state.snapshot import ROOT, Header
 from streamlstm.transport.survey import BrokerFacts, GroupFacts, MemberFacts
 from streamlstm.transport.topics import TopicFacts
+from tests.engine.expected import SCALINGS, make_model
 
 GB = 1_000_000_000
 SERVERS = "one:9092"
@@ -306,6 +308,18 @@ def stored(offset: int, committed: int, *problems: Problem) -> PartitionState:
     header = Header("streamlstm", "events", 0, offset, 7, "model", 2, None, None, 2, 64)
     cover = Cover(("streamlstm", "events", 0), None, lambda _: False, {ROOT: Stored(header, 100, None)})
     return PartitionState(0, cover, committed, list(problems), [])
+
+
+@pytest.mark.parametrize(
+    ("bound", "timeout_ms", "level"),
+    [(100_000, 15_000, None), (1_000_000, 15_000, Level.WARN), (1_000_000, 20_000, None)],
+)
+def test_a_bound_whose_state_goes_out_in_time(bound: int, timeout_ms: int, level: Level | None) -> None:
+    model = make_model(SCALINGS["none"])
+    given = (f"state.max_streams={bound}", f"commit.transaction_timeout_ms={timeout_ms}")
+    assert list(judge_bound(config(*given), model)) == []
+    found = doubts(judge_bound(config(*given, f"state.max_streams_per_partition={bound}"), model))
+    assert [each.level for each in found.values()] == ([level] if level else [])
 
 
 class TestState:
