@@ -106,10 +106,11 @@ class Cluster:
 
     def bootstrap_again(self) -> None:
         """Ask the bootstrap servers which brokers there are: all may have got other addresses while none was heard
-        (KIP-899). Nothing changes where these don't answer either. Raises AccessError.
+        (KIP-899). Nothing changes where these don't answer either.
         """
-        with suppress(RetryError):
-            self._bootstrap(self.deadline())
+        if self._connections.bootstrapped:  # noted before the attempt: see Connections
+            with suppress(kafka_errors.KafkaError):
+                self._connections.bootstrap(self.settings.request_timeout_ms)
 
     def _silence(self, error: Exception) -> RetryError:
         return RetryError(f"no broker of {self._servers()} answers: {self._connections.last_error or error}")

@@ -135,8 +135,14 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]
         self.refused_by = ""
         self._read_bytes = read_bytes
         self._tls = tls
-        self._greeted: set[Any] = set()
+        self._was_bootstrapped, self._greeted = False, set[Any]()
         self._refused: dict[Any, Exception] = {}
+
+    @property
+    def bootstrapped(self) -> bool:
+        """Once and for all, whatever comes of later attempts."""
+        self._was_bootstrapped |= super().bootstrapped
+        return self._was_bootstrapped
 
     def get_connection(self, node_id: Any, *given: Any, **named: Any) -> Any:
         connection = super().get_connection(node_id, *given, **named)

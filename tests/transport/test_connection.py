@@ -106,6 +106,7 @@ def test_brokers_that_have_all_moved_are_found_again(kafka: str) -> None:
             "bootstrap-0": MetadataResponse.MetadataResponseBroker("bootstrap-0", "127.0.0.1", gone, None)
         }
         cluster.bootstrap_again()  # in vain
+        assert cluster._connections.bootstrapped, "a broker that hangs up now would be one that refuses us"
         assert eventually(lambda: [cluster.watch([topic], cluster.deadline()), cluster.leader(topic, 0)][1]) == node
 
 
