@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 OTHER_MODEL = ("model", "abi")
 LOOK_AGAIN_SECONDS = 30.0
-ROOM = 2
+UNEVEN = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +169,12 @@ class Ownership:
 
     def _have_room(self) -> bool:
         """Whether those being restored will find room although others are live: new streams could have taken theirs.
-        A guess, for a partition's streams are counted when they come: that they have `ROOM` times the mean at most.
+        How many they have isn't known before they are read. Keys are spread evenly, so it's about as many as the others.
         """
-        slots = self._pipeline.forecaster.slots
-        known = max(1, len(self._owned) - len(self._restoring))
-        return ROOM * slots.n_streams * len(self._restoring) <= known * (slots.max_streams - slots.n_streams)
+        forecaster, known = self._pipeline.forecaster, self._owned - self._restoring.keys()
+        held = sum(forecaster.slots.streams_of(forecaster.partition_index(*where)) for where in known)
+        left = forecaster.slots.max_streams - held
+        return UNEVEN * held * len(self._restoring) <= left * len(known)
 
     def _take_one(self, where: TopicPartition) -> bool:
         """Take in one record of a partition's snapshots; False when none is there."""
