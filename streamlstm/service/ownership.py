@@ -169,7 +169,7 @@ class Ownership:
 
     def _have_room(self) -> bool:
         """Whether those being restored will find room although others are live: new streams could have taken theirs.
-        How many they have isn't known before they are read. Keys are spread evenly, so it's about as many as the others.
+        How many they have isn't known before they are read; keys are spread evenly, so it's about as many as others.
         """
         forecaster, known = self._pipeline.forecaster, self._owned - self._restoring.keys()
         held = sum(forecaster.slots.streams_of(forecaster.partition_index(*where)) for where in known)
