@@ -22,6 +22,9 @@ def run(config_file: Path | None, overrides: tuple[str, ...]) -> int:
     configuration again, takes over [log] and says which other changes need a restart.
     """
     signal.signal(signal.SIGTERM, _end_at_once)
+    # Before NumPy is there: in what a large array leaves in the heap, each small one would make 2 MB resident. The
+    # arena has its huge pages by itself.
+    os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
     config = load_cluster_config(config_file, overrides)
     from streamlstm.service import logs
 
