@@ -153,6 +153,10 @@ class Forecaster:
         self.forecast(batch)
         self.prediction.totals[...] = totals
 
+    def give_back(self) -> None:
+        """Let go of what large batches have made large. The columns of the last forecast aren't good any more."""
+        self._columns = Columns(self.layout)
+
     def partition_index(self, topic: str, partition: int) -> int:
         """The number by which the slot table knows a partition."""
         return self.admission.index(topic, partition)

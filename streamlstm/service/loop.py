@@ -96,6 +96,7 @@ class Loop:
         self._show_progress(now)
         if self._due(now):
             self._start_commit()
+        self._give_back_memory(now)
 
     def _drain(self) -> None:
         """Commit what has been read. A rebalance that is under way goes on only while somebody polls: then what the
@@ -213,7 +214,6 @@ class Loop:
         elif progress.connected_since is None:
             progress.connected_since = now
         self._count_rebalances(stable, now)
-        self._give_back_memory(now)
         if now >= self._look_at_ends_at:
             counters.look_at_ends(self.source.ends(), time.time())
             counters.log_starts, counters.replaying = self.source.starts(), self.pipeline.replaying
@@ -237,7 +237,7 @@ class Loop:
         """Once a backlog, that of a rebalance or of brokers that were away, has been worked off for some time."""
         if self._behind or self._stable_since is None:
             self._behind_at = now
-        elif self._behind_at is not None and now - self._behind_at >= CALM_SECONDS:
+        elif self._behind_at is not None and now - self._behind_at >= CALM_SECONDS and self.pipeline.give_back():
             self._behind_at = None
             give_back_freed_memory()
 

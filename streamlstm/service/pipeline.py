@@ -58,10 +58,9 @@ class Pipeline:
             model.model_hash[:12], model.horizons, output.max_batch_bytes, output.compression, level=model.level
         )
         self.dead_letters = DeadLetterEncoder(__version__, output.max_batch_bytes, output.compression)
-        self.batch = EventBatch(inputs=len(model.inputs), payload=np.zeros(0, np.uint8), capacity=1024)
+        self.batch, self._replayed = self._empty(), self._empty()
         self.positions: dict[TopicPartition, int] = {}
         self.unsettled: set[TopicPartition] = set()
-        self._replayed = EventBatch(inputs=len(model.inputs), payload=np.zeros(0, np.uint8), capacity=1024)
         self._replay_until: dict[TopicPartition, int] = {}
         self._leader_epochs: dict[TopicPartition, int] = {}
         self._answers: ForecastBatch | None = None
@@ -97,6 +96,17 @@ class Pipeline:
         """Forget events that no transaction holds yet; they will be read again."""
         self.batch.clear()
         self._poison.clear()
+
+    def give_back(self) -> bool:
+        """Let go of the buffers that a backlog or a replay has made large; False while something waits in them."""
+        if self.batch.n or self._poison:
+            return False
+        self.batch, self._replayed, self._answers = self._empty(), self._empty(), None
+        self.forecaster.give_back()
+        return True
+
+    def _empty(self) -> EventBatch:
+        return EventBatch(inputs=len(self.forecaster.model.inputs), payload=np.zeros(0, np.uint8), capacity=1024)
 
     def add(self, fetched: Fetched, pending: Pending, now: float) -> None:
         """Bring `pending` up to the positions of `fetched`. Every record of it that wasn't answered before gets a

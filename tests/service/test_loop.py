@@ -13,10 +13,11 @@ from streamlstm.config import Config
 from streamlstm.engine.forecaster import Forecaster
 from streamlstm.errors import ConfigError, StaleGenerationError
 from streamlstm.model.model_file import load
+from streamlstm.service import loop
 from streamlstm.service.committer import Committer
 from streamlstm.service.counters import Counters
 from streamlstm.service.health import Phase, Progress
-from streamlstm.service.loop import STANDBY_SECONDS, Loop
+from streamlstm.service.loop import CALM_SECONDS, STANDBY_SECONDS, Loop
 from streamlstm.service.ownership import Ownership
 from streamlstm.service.pipeline import Pipeline
 from streamlstm.service.restore import ChunkRecord, EndOfSnapshots, Read
@@ -453,3 +454,22 @@ class TestFullTable:
         assert {slots.key_of(slot)[1] for slot in slots.slots_of(daemon.pipeline.forecaster.partition_index(*ONE))} == {
             b"c", b"d"
         }  # fmt: skip
+
+
+def test_what_a_backlog_has_made_large_is_given_back(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resident memory would creep up with each rebalance and broker fault, to the largest backlog ever seen."""
+    trimmed: list[bool] = []
+    monkeypatch.setattr(loop, "give_back_freed_memory", lambda: trimmed.append(True))
+    for k in range(3):
+        daemon.turn(daemon.read(ONE, FIRST + 3000 * k, 3000))
+        daemon.brokers.say()
+    assert daemon.pipeline.batch.capacity >= 3000
+    assert (daemon.loop._behind_at, trimmed) != (None, [])
+    daemon.loop._behind_at = -CALM_SECONDS
+    daemon.turn()
+    assert (daemon.pipeline.batch.capacity, daemon.loop._behind_at, trimmed) == (1024, None, [True])
+    daemon.turn(daemon.read(ONE, FIRST + 9000, 3))
+    daemon.brokers.say()
+    daemon.turn()
+    assert daemon.brokers.committed[-1] == {ONE: FIRST + 9003}
+    assert daemon.pipeline.counters.events == 9003
