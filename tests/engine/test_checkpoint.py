@@ -280,14 +280,14 @@ def test_a_loss_is_over_some_day() -> None:
     life.break_newest()
     life.restart()
     life.warm()
-    assert life.see([0, 1]).tolist() == [Status.DEGRADED] * 2
+    assert life.see([0, 1])[:2].tolist() == [Status.DEGRADED] * 2
     life.commit()
     (chunk,) = life.topic.chunks().values()
     assert chunk.header.degraded_until == TIME + life.offset - 1 + DEGRADED_MS
     life.restart()
-    assert life.see([10]).tolist() == [Status.DEGRADED]
+    assert life.see([10])[:1].tolist() == [Status.DEGRADED]
     life.offset += DEGRADED_MS  # a millisecond each
-    assert life.see([20, 10]).tolist() == [Status.WARMUP] * 2
+    assert life.see([20, 10])[:2].tolist() == [Status.WARMUP] * 2
     life.commit(100.0)
     assert not any(chunk.header.degraded for chunk in life.topic.chunks().values())
     assert life.forecaster.degraded_until is None

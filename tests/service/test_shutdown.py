@@ -78,7 +78,7 @@ def test_asked_to_end_before_the_daemon_is_there_it_ends_at_once() -> None:
         "    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    raise AssertionError('it goes on')\n"
-        "serve.load_config = asked\n"
+        "serve.load_cluster_config = asked\n"
         "serve.run.callback(None, ())\n"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
