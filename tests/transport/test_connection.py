@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka.consumer.fetcher import Fetcher
@@ -211,6 +212,25 @@ def test_a_certificate_file_that_is_not_there() -> None:
     security = {"security_protocol": "SSL", "ssl_cafile": "/does/not/exist.pem"}
     with pytest.raises(ConfigError, match=r'kafka\.security\.ssl_cafile: found "/does/not/exist\.pem" \(No such file'):
         Cluster.connect(ConnectionSettings(("127.0.0.1:1",), security=security), time.monotonic)
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a name whose IPv6 packets vanish. The stock client waits at the first address until the deadline."""
+    port, real = int(kafka.split(":")[1]), KafkaNetSocket.dns_lookup
+    with socket.socket() as silent, socket.socket() as waiting:
+        silent.bind(("127.0.0.2", 0))
+        silent.listen(0)
+        waiting.connect(silent.getsockname())  # the queue is full: no more SYNs are answered
+
+        def two(self: KafkaNetSocket, host: str, port_: int) -> list[Any]:
+            (family, kind, protocol, name, address), *_ = real(self, host, port_)
+            return [(family, kind, protocol, name, silent.getsockname()), (family, kind, protocol, name, address)]
+
+        monkeypatch.setattr(KafkaNetSocket, "dns_lookup", two)
+        with connected(f"127.0.0.1:{port}", connect_timeout_ms=10_000, request_timeout_ms=10_000) as cluster:
+            topic = make_topic(kafka, 1)
+            cluster.watch([topic], cluster.deadline())
+            assert cluster.leader(topic, 0) is not None
 
 
 def test_a_tls_handshake_with_a_silent_server_ends() -> None:
