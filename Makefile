@@ -45,6 +45,7 @@ test-monitoring: .venv/.dev
 trust: .venv/.dev
 	.venv/bin/python -m tests.trust.run --minutes $(MINUTES)
 
+soak: MINUTES = 30
 soak: .venv/.dev
 	.venv/bin/python -m tests.soak.run --minutes $(MINUTES)
 
