@@ -199,8 +199,7 @@ def daemon(
         "kafka.bootstrap_servers": [bootstrap], "kafka.group_id": f"test-{unique}", "input.topic": topic,
         "model.path": str(model), "metrics.host": "127.0.0.1", "metrics.port": port, "log.level": "info", **given,
     }  # fmt: skip
-    arguments = [part for key, value in values.items() for part in ("--set", f"{key}={_text(value)}")]
-    process = subprocess.Popen([sys.executable, "-m", "streamlstm", "run", *arguments])
+    process = subprocess.Popen([sys.executable, "-m", "streamlstm", "run", *given_by(values)])
     try:
         yield Daemon(process, port, topic, output, letters, snapshots, str(values["kafka.group_id"]))
     finally:
@@ -211,6 +210,11 @@ def daemon(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def given_by(settings: Mapping[str, object]) -> list[str]:
+    """The arguments of a command for these settings."""
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={_text(value)}")]
 
 
 def _text(value: object) -> str:

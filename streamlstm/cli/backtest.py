@@ -129,8 +129,8 @@ def _read(source: HistorySource, config: "Config", models: list[tuple[str, "Mode
 
     if len(models) == 2:
         require_comparable(models[0][1], models[1][1])
-    read = _read_topic if source.topic else _read_files
-    past = read(source, config, models[0][1].inputs)
+    inputs = models[0][1].inputs
+    past = source.read_topic(config, inputs, "arrival") if source.topic else _read_files(source, config, inputs)
     for line in past.report.lines():
         click.echo(line, err=True)
     return past
@@ -149,16 +149,6 @@ def _read_files(source: HistorySource, config: "Config", inputs: tuple[str, ...]
     rules = replace(rules_of(config, "arrival"), max_ahead_ms=None, keep_offsets=False)
     with progress_bar(total_bytes(source.history), "reading") as progress:
         return read_files(source.history, wanted, rules, progress)
-
-
-def _read_topic(source: HistorySource, config: "Config", inputs: tuple[str, ...]) -> "History":
-    from streamlstm.service.history_topic import opened, rules_of
-
-    with (
-        opened(config, inputs, source.range, rules_of(config, "arrival")) as topic,
-        progress_bar(topic.total, f"reading {config.input.topic}") as progress,
-    ):
-        return topic.read(progress)
 
 
 def _run(past: "History", config: "Config", models: list[tuple[str, "Model"]], options: Any) -> list["Backtest"]:

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from streamlstm.cli.bounds import WHEN, bound
 from streamlstm.cli.models import listed
 from streamlstm.cli.options import options
+from streamlstm.cli.progress import progress_bar
 from streamlstm.errors import UsageError
 
 if TYPE_CHECKING:
+    from streamlstm.config import Config
+    from streamlstm.history.history import History
     from streamlstm.service.audit_range import Bound
-    from streamlstm.service.history_topic import TopicRange
 
 _OF_FILES = {"stream_column": "--stream-column", "time_column": "--time-column", "value_columns": "--value-columns"}
 _OF_TOPIC = {"last": "--last", "partitions": "--partition"}
@@ -47,12 +49,18 @@ class HistorySource:
         if not self.topic and (self.start.given or self.stop.given):
             raise UsageError(f"{begin}, {end}: don't go with files")
 
-    @property
-    def range(self) -> "TopicRange":
-        """Raises UsageError."""
-        from streamlstm.service.history_topic import TopicRange
+    def read_topic(self, config: "Config", inputs: tuple[str, ...], order: Literal["time", "arrival"]) -> "History":
+        """The range of the input topic that was asked for, with a progress bar. Raises UsageError, and what the service
+        raises (service.history_topic).
+        """
+        from streamlstm.service.history_topic import TopicRange, opened, rules_of
 
-        return TopicRange(self.start, self.stop, self.last, self.partitions)
+        asked = TopicRange(self.start, self.stop, self.last, self.partitions)
+        with (
+            opened(config, inputs, asked, rules_of(config, order)) as topic,
+            progress_bar(topic.total, f"reading {config.input.topic}") as progress,
+        ):
+            return topic.read(progress)
 
 
 def source_options(begin: str, end: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -130,15 +130,7 @@ def _file_history(asked: Asked) -> "History":
 
 
 def _topic_history(asked: Asked) -> "History":
-    from streamlstm.service.history_topic import opened, rules_of
-
-    config = load_config(asked.config_file, asked.overrides)
-    inputs = asked.inputs or ("value",)
-    with (
-        opened(config, inputs, asked.range, rules_of(config)) as topic,
-        progress_bar(topic.total, f"reading {config.input.topic}") as progress,
-    ):
-        return topic.read(progress)
+    return asked.read_topic(load_config(asked.config_file, asked.overrides), asked.inputs or ("value",), "time")
 
 
 def _train_automatically(asked: Asked, options: "AutoOptions", past: "History") -> int:

@@ -22,7 +22,8 @@ from streamlstm.errors import ConfigError, InvariantError
 from streamlstm.events.batch import EventBatch
 from streamlstm.kernels import stable_hash
 from streamlstm.kernels.layout import STATE_ABI
-from streamlstm.state.leaves import FOREVER, NEVER, Entry, Leaves, Table
+from streamlstm.kernels.observe import NO_TIME
+from streamlstm.state.leaves import FOREVER, Entry, Leaves, Table
 from streamlstm.state.recovery import Flaw, Problem, ancestors, flaw_of, problems, warm_start
 from streamlstm.state.slots import SlotTable, stable_hashes
 from streamlstm.state.snapshot import (
@@ -37,7 +38,7 @@ from streamlstm.state.snapshot import (
     encode_chunk,
 )
 
-_TYPICAL_KEY = 16
+TYPICAL_KEY = 16
 _GOLDEN = 0.6180339887498949  # its multiples, modulo 1, lie far apart (Knuth, TAOCP vol. 3, 6.4)
 _LARGEST = (1 << 63) - 1
 _UNKNOWN = -1
@@ -148,7 +149,7 @@ class Checkpoint:
         )  # fmt: skip
         if (needed := chunk_bytes(largest, self._slots.max_key_bytes)) > max_chunk_bytes:
             raise ConfigError([f"snapshot.max_chunk_bytes is {max_chunk_bytes}: one stream needs up to {needed}"])
-        self._full = max(1, max_chunk_bytes // (self._header.row_bytes + 2 + _TYPICAL_KEY))
+        self._full = max(1, max_chunk_bytes // (self._header.row_bytes + 2 + TYPICAL_KEY))
         self._partitions: dict[int, _Partition] = {}
         self._degraded: dict[int, Table] = {}
 
@@ -375,13 +376,13 @@ class Checkpoint:
 
     def _tell_degraded(self) -> None:
         every = {state.index: state.leaves.table for state in self._partitions.values()}
-        self._degraded = {index: table for index, table in every.items() if (table.degraded_until > NEVER).any()}
+        self._degraded = {index: table for index, table in every.items() if (table.degraded_until > NO_TIME).any()}
         self._forecaster.degraded_until = self._degraded_until if self._degraded else None
 
     def _degraded_until(self, index: int, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         table = self._degraded.get(index)
         if table is None:
-            return np.full(len(slots), NEVER)
+            return np.full(len(slots), NO_TIME)
         return table.degraded_until[np.searchsorted(table.firsts, self._slots.hashes_of(slots), side="right") - 1]
 
 

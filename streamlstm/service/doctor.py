@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from streamlstm.config import Config
+from streamlstm.engine.checkpoint import TYPICAL_KEY
 from streamlstm.engine.prediction import row_layout
 from streamlstm.errors import InputMissingError, StreamlstmError
 from streamlstm.kernels.compile import cache_folder, cache_tally
@@ -39,7 +40,6 @@ from streamlstm.transport.topics import describe_topics, log_ranges
 LOOK_AGAIN_SECONDS = 1.0
 """Between two looks at the brokers' clocks: a daemon under load commits several times in so long."""
 
-TYPICAL_KEY = 16
 WRITTEN_MB_PER_SECOND = 20.0
 """Of chunks in one transaction: what slow brokers take too."""
 

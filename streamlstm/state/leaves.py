@@ -9,13 +9,14 @@ from math import ceil, floor
 import numpy as np
 from numpy.typing import NDArray
 
+from streamlstm.kernels.observe import NO_TIME
 from streamlstm.state.snapshot import ROOT, Leaf
 
 AT_ONCE = 8  # finding the streams of leaves takes a walk over all streams: worth it for so many leaves
 SHORTEST_ROUND = 8  # takes, where there are as many leaves
 DEGRADED_MS = 7 * 24 * 3_600_000
 """Streams whose state was lost come back within so much event time, or are told from new ones no more."""
-FOREVER, NEVER = (1 << 63) - 1, -(1 << 63)
+FOREVER = (1 << 63) - 1
 NO_SLOTS = np.empty(0, np.int64)
 
 
@@ -37,8 +38,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Of the leaves in order: the first hash, the tag (0 for none) and the event time until which it's degraded (NEVER:
-    it isn't).
+    """Of the leaves in order: the first hash, the tag (0 for none), and the event time until which it's degraded
+    (NO_TIME: it isn't).
     """
 
     firsts: NDArray[np.uint64]
@@ -77,9 +78,7 @@ class Leaves:
             self._table = Table(
                 np.array([leaf.first for leaf, _ in ordered], np.uint64),
                 np.array([entry.tag or 0 for _, entry in ordered], np.int64),
-                np.array(
-                    [NEVER if entry.degraded_until is None else entry.degraded_until for _, entry in ordered], np.int64
-                ),
+                np.array([NO_TIME if e.degraded_until is None else e.degraded_until for _, e in ordered], np.int64),
             )
         return self._table
 

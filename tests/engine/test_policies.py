@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from streamlstm.engine.forecaster import Forecaster, ForecasterSettings
 from streamlstm.events.batch import EventBatch, Reason
 from streamlstm.events.forecast import Status
-from streamlstm.state.leaves import FOREVER, NEVER
+from streamlstm.kernels.observe import NO_TIME
+from streamlstm.state.leaves import FOREVER
 from tests.engine.expected import INPUTS, SCALINGS, make_model
 from tests.engine.policy_model import Answer, PolicyModel, Record
 
@@ -254,7 +255,7 @@ def test_streams_that_lost_their_state_say_so_while_they_warm_up() -> None:
     def degraded(index: int, slots: np.ndarray) -> np.ndarray:
         asked.append(index)
         names = [run.forecaster.slots.key_of(slot)[1] for slot in slots.tolist()]
-        return np.array([{b"key-1": FOREVER, b"key-2": BASE}.get(name, NEVER) for name in names])
+        return np.array([{b"key-1": FOREVER, b"key-2": BASE}.get(name, NO_TIME) for name in names])
 
     run.forecaster.degraded_until = degraded
     run.feed([good(0, 1, 0), good(0, 2, 1), good(1, 1, 100), good(0, 1, 101), good(0, 1, 102), good(1, 2, 103)])

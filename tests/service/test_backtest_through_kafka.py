@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from confluent_kafka import Producer
-from daemon_process import create_topics, daemon, read_all
+from daemon_process import create_topics, daemon, given_by, read_all
 
 from streamlstm.cli.main import outcome
 
@@ -82,8 +82,7 @@ def hold(bootstrap: str, series: dict[str, list[float]], model: Path, folder: Pa
     assert len(served) == len(events)
     answers = [message.value() for message in served]
     assert by_stream(answers) == by_stream(output.read_bytes().splitlines())
-    settings = {"kafka.bootstrap_servers": json.dumps([bootstrap]), "input.topic": topic}
-    told = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    told = given_by({"kafka.bootstrap_servers": [bootstrap], "input.topic": topic})
     assert outcome(["backtest", "--topic", *told, "--model", str(model), "--output", str(output)]) == 0
     assert by_source(answers) == by_source(output.read_bytes().splitlines())  # `src` too
     return len(served)

@@ -153,8 +153,9 @@ class Daemon:
         self.brokers, self.progress, self.now = Brokers(), Progress(0.0), 0.0
         forecaster = Forecaster(load(Path(config.model.path)), forecaster_settings(config, 1))
         self.pipeline = Pipeline(config, forecaster, checkpoint_of(config, forecaster), Counters())
-        snapshots = Snapshots(self.brokers) if config.snapshot.enabled else None
-        self.ownership = Ownership(config, self.pipeline, snapshots, self.progress, lambda: self.now)  # type: ignore[arg-type]
+        self.snapshots = Snapshots(self.brokers)
+        restorer = self.snapshots if config.snapshot.enabled else None
+        self.ownership = Ownership(config, self.pipeline, restorer, self.progress, lambda: self.now)  # type: ignore[arg-type]
         committer = Committer(self.brokers, self.brokers, self.pipeline.counters, lambda: 0.0)  # type: ignore[arg-type]
         committer.started_at = -1e9
         self.loop = Loop(
@@ -302,15 +303,13 @@ def test_a_restore_that_takes_long_is_not_begun_again(daemon: Daemon) -> None:
     daemon.turn()
     daemon.turn(Fetched(lost={ONE}, assigned={ONE: FIRST - 10}))
     assert ONE in daemon.progress.stopped
-    snapshots = daemon.ownership._restorer
-    assert isinstance(snapshots, Snapshots)
-    snapshots.slow = {1}
+    daemon.snapshots.slow = {1}
     daemon.turn(Fetched(assigned={ONE: FIRST + 3}))
     for now in (40.0, 80.0):
         daemon.now, daemon.loop._look_at_ends_at = now, 0.0
         daemon.turn()
     assert daemon.brokers.asked_again == []
-    snapshots.slow = set()
+    daemon.snapshots.slow = set()
     daemon.turn()
     assert not daemon.progress.stopped
 
@@ -410,27 +409,23 @@ class TestFullTable:
 
     def test_new_streams_do_not_take_the_room_of_those_being_restored(self, tmp_path: Path) -> None:
         daemon = self.full(tmp_path, "refuse")
-        snapshots = daemon.ownership._restorer
-        assert isinstance(snapshots, Snapshots)
-        snapshots.slow = {2}
+        daemon.snapshots.slow = {2}
         daemon.turn(Fetched(assigned={ONE: FIRST + 2, TWO: FIRST + 2}))
         daemon.turn()
         assert daemon.brokers.sought == {}
-        snapshots.slow = set()
+        daemon.snapshots.slow = set()
         daemon.turn()
         assert daemon.brokers.sought == {ONE: FIRST + 2, TWO: FIRST + 2}
         assert (daemon.pipeline.forecaster.n_streams, daemon.progress.stopped) == (4, {})
 
     def test_a_partition_that_goes_while_it_waits_for_others(self, tmp_path: Path) -> None:
         daemon = self.full(tmp_path, "refuse")
-        snapshots = daemon.ownership._restorer
-        assert isinstance(snapshots, Snapshots)
-        snapshots.slow = {2}
+        daemon.snapshots.slow = {2}
         daemon.turn(Fetched(assigned={ONE: FIRST + 2, TWO: FIRST + 2}))
         assert daemon.ownership.unfinished == 2
         daemon.turn(Fetched(lost={ONE}))
         assert (daemon.ownership.unfinished, daemon.pipeline.forecaster.n_streams) == (1, 0)
-        snapshots.slow = set()
+        daemon.snapshots.slow = set()
         daemon.turn()
         assert (daemon.brokers.sought, daemon.ownership.restoring) == ({TWO: FIRST + 2}, False)
 

@@ -32,7 +32,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from deploy.kafka.local_kafka import LocalKafka, free_ports
 from streamlstm.cli.main import outcome
-from tests.daemon_process import Footprint, create_topics, frozen, write_model
+from tests.daemon_process import Footprint, create_topics, frozen, given_by, write_model
 
 PARTITIONS = 8
 ROUND = 5.0
@@ -42,11 +42,6 @@ SAMPLE_SECONDS = 2.0
 SESSION_MS = 10_000
 Sample = tuple[float, Footprint]
 """Seconds, and what was seen then."""
-
-
-def given_by(settings: dict[str, str]) -> list[str]:
-    """The arguments of a command for these settings."""
-    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
 
 
 class Member:
