@@ -30,8 +30,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 STREAMLSTM = [sys.executable, "-m", "streamlstm"]
 
 
-def create_topics(bootstrap: str, names: list[str], **config: str) -> None:
-    topics = [NewTopic(name, PARTITIONS, 1, config=config) for name in names]
+def create_topics(bootstrap: str, names: list[str], partitions: int = PARTITIONS, **config: str) -> None:
+    topics = [NewTopic(name, partitions, 1, config=config) for name in names]
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for future in admin.create_topics(topics).values():
         future.result(30)
@@ -91,11 +91,11 @@ class Daemon:
                 time.sleep(0.02)
 
 
-def topics_of(bootstrap: str) -> str:
+def topics_of(bootstrap: str, partitions: int = PARTITIONS) -> str:
     """Makes the topics of one daemon, and returns what tells their names from others."""
     unique = uuid.uuid4().hex[:8]
-    create_topics(bootstrap, [f"forecasts-{unique}", f"dead-{unique}"])
-    create_topics(bootstrap, [f"snapshots-{unique}"], **{"cleanup.policy": "compact"})
+    create_topics(bootstrap, [f"forecasts-{unique}", f"dead-{unique}"], partitions)
+    create_topics(bootstrap, [f"snapshots-{unique}"], partitions, **{"cleanup.policy": "compact"})
     return unique
 
 

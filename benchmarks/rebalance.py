@@ -116,7 +116,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, LocalKafka(Path(name) / "broker", heap="1g") as kafka:
         make_model(Path(name) / "model.safetensors", args.hidden)
         create_topics(kafka.bootstrap, ["events"])
-        feeder = Feeder(kafka.bootstrap, "events", args.streams)
+        feeder = Feeder(kafka.bootstrap, "events", args.streams, PARTITIONS)
         feeder.send(args.streams)
         feeder.producer.flush()
         feeder.rate = args.rate

@@ -1,6 +1,7 @@
 """What snapshots cost while all is well, and how long a restart takes after kill -9.
 
-    .venv/bin/python benchmarks/recovery.py [--streams 1000000] [--rate 50000] [--interval 60] [--seconds 130]
+    .venv/bin/python benchmarks/recovery.py [--streams 1000000] [--rate 50000] [--partitions 4] [--interval 60]
+                                            [--seconds 130]
 
 Every stream is seen once; then events come at `rate` for `seconds`, once with snapshots and once without, and the CPU
 of the daemon is compared. Then, still under load, the daemon with snapshots is killed and started again: the time is
@@ -20,17 +21,17 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 from figures import Figure, write
-from local_daemon import FIRST_TS, PARTITIONS, Daemon, LocalKafka, create_topics, make_model, start_daemon, topics_of
+from local_daemon import FIRST_TS, Daemon, LocalKafka, create_topics, make_model, start_daemon, topics_of
 
 
 class Feeder(threading.Thread):
     """Produces events of random streams at a steady rate until `ended`; the first go to one new stream each."""
 
-    def __init__(self, bootstrap: str, topic: str, streams: int) -> None:
+    def __init__(self, bootstrap: str, topic: str, streams: int, partitions: int) -> None:
         super().__init__(daemon=True)
         config = {"bootstrap.servers": bootstrap, "linger.ms": 20, "compression.type": "lz4"}
         self.producer = Producer(config | {"queue.buffering.max.messages": 2_000_000})
-        self.topic, self.streams, self.sent = topic, streams, 0
+        self.topic, self.streams, self.partitions, self.sent = topic, streams, partitions, 0
         self.rate = 0
         self.ended = threading.Event()
         self._rng = random.Random(0)
@@ -41,7 +42,7 @@ class Feeder(threading.Thread):
             value = b'{"ts":%d,"value":%d.25}' % (FIRST_TS + i, i % 100)
             while True:
                 try:
-                    self.producer.produce(self.topic, value, b"host-%07d" % stream, stream % PARTITIONS)
+                    self.producer.produce(self.topic, value, b"host-%07d" % stream, stream % self.partitions)
                     break
                 except BufferError:
                     self.producer.poll(0.05)
@@ -79,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=1_000_000)
     parser.add_argument("--rate", type=int, default=50_000)
+    parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--interval", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=130.0)
     parser.add_argument("--hidden", type=int, default=50)
@@ -87,8 +89,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, LocalKafka(Path(name) / "broker", heap="1g") as kafka:
         folder = Path(name)
         make_model(folder / "model.safetensors", args.hidden)
-        create_topics(kafka.bootstrap, ["events"])
-        feeder = Feeder(kafka.bootstrap, "events", args.streams)
+        create_topics(kafka.bootstrap, ["events"], args.partitions)
+        feeder = Feeder(kafka.bootstrap, "events", args.streams, args.partitions)
         feeder.send(args.streams)
         feeder.producer.flush()
         feeder.rate = args.rate
@@ -99,7 +101,7 @@ def main() -> None:
         costs = {}
         feeder.start()
         for label, enabled in (("off", "false"), ("on", "true")):
-            topics = topics_of(kafka.bootstrap)
+            topics = topics_of(kafka.bootstrap, args.partitions)
             running = start_daemon(kafka.bootstrap, folder, "events", topics, *settings, f"snapshot.enabled={enabled}")
             running.wait_ready()
             running.wait("streamlstm_streams", args.streams)
@@ -146,7 +148,8 @@ def report(
 ) -> None:
     on, off = costs["on"], costs["off"]
     extra = on.cpu_share - off.cpu_share
-    print(f"\n{args.streams:,} streams, H={args.hidden}, {args.rate:,} events/s, round of {args.interval} s")
+    print(f"\n{args.streams:,} streams, H={args.hidden}, {args.partitions} partitions, {args.rate:,} events/s, "
+          f"round of {args.interval} s")  # fmt: skip
     print("| | snapshots off | on |\n|---|---|---|")
     print(f"| CPU per event, us | {off.cpu_us_per_event:.2f} | {on.cpu_us_per_event:.2f} |")
     print(f"| share of one core | {off.cpu_share:.1%} | {on.cpu_share:.1%} |")
