@@ -3,8 +3,11 @@
 A float prints as the shortest decimal that reads back to the same float, the nearest to it where several are as short.
 Digits come from Schubfach (Raffaello Giulietti, "The Schubfach way to render doubles", 2020; the organisation of the
 steps follows Alexander Bolz's Drachennest), in 64-bit integers with 128-bit products: no float operation, so the same
-text on every machine. The form is that of `orjson.dumps` since 3.11.7: `0.00001` to `9999999999999998.0` in plain
-notation, `1.5e-7` and `1e+16` outside; integers keep `.0`; `-0.0` keeps its sign.
+text on every machine. Most measurements have few decimals, though, and of decimals with up to 15 digits no two round to
+one float64: so n x 10^-6 is the text of x < 10^9 where n / 10^6 is x (IEEE division, correctly rounded).
+
+The form is that of `orjson.dumps` since 3.11.7: `0.00001` to `9999999999999998.0` in plain notation, `1.5e-7` and
+`1e+16` outside; integers keep `.0`; `-0.0` keeps its sign.
 
 `print_*` write at an address and return the address after the text. They may store up to 16 bytes beyond it.
 """
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 
 from streamlstm.kernels.compile import compiled, embedded
 from streamlstm.kernels.words import (
+    as_real,
     float32_bits,
     float64_bits,
     leading_zeros,
@@ -51,8 +55,10 @@ def _powers_of_ten() -> NDArray[np.uint64]:
 _POWERS = _powers_of_ten()
 _TENS = np.array([10**n for n in range(20)], np.uint64)
 _DIGITS = 17
+_FEW_DECIMALS_BELOW = 1e9
 _POINT = np.uint64(ord("."))
 _ZEROS = np.uint64(0x3030303030303030)
+_NOT_SIGN = np.uint64((1 << 63) - 1)
 _0, _1, _2, _3, _4, _8, _10, _32, _40, _52, _63 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 8, 10, 32, 40, 52, 63))
 
 
@@ -191,6 +197,11 @@ def _print_scaled(to: int, significand: np.uint64, exponent: int, closer_below: 
 @compiled
 def print_float64(to: int, bits: np.uint64) -> int:
     """Text of the float64 with these bits; `null` when it isn't finite."""
+    size = as_real(bits & _NOT_SIGN)
+    if size < _FEW_DECIMALS_BELOW:
+        millionths = np.uint64(size * 1e6 + 0.5)
+        if np.float64(millionths) / 1e6 == size and millionths != _0:
+            return _print_decimal(_print_sign(to, bits >> _63), millionths, -6)
     fraction = bits & np.uint64((1 << 52) - 1)
     biased = signed((bits >> _52) & np.uint64(0x7FF))
     if biased == 0x7FF:

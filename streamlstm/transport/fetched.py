@@ -29,7 +29,7 @@ _CRC_FROM = 21
 _DELTA_AT = 23
 _CODEC, APPEND_TIME, _TRANSACTIONAL, CONTROL = 0x07, 0x08, 0x10, 0x20
 _SMALLEST_RECORD = 7
-RUN_BYTES = 1 << 16
+RUN_BYTES = 1 << 18
 _SMALL = 2048  # bytes of a compressed batch that is worth being read together with others
 _LENGTH = struct.Struct(">i")
 _FIELDS = np.dtype(
@@ -75,7 +75,7 @@ class FetchedRun:
 
     topic: str
     partition: int
-    records: bytes
+    records: bytes | memoryview
     spans: NDArray[np.int64]
     min_offset: int
     leader_epoch: int
@@ -184,14 +184,21 @@ class PartitionBytes:
         count = len(sections)
         if count < 2:
             return None
-        heads, last, stops = heads[:count], last[:count], np.cumsum([len(each) for each in sections])
+        heads, last = heads[:count], last[:count]
         append_time = np.where(heads["attributes"] & APPEND_TIME, heads["max_time"], -1)
-        begins = np.concatenate([[0], stops[:-1]])
+        records: bytes | memoryview
+        if (heads["attributes"] & _CODEC).any():
+            records = b"".join(sections)
+            stops = np.cumsum([len(each) for each in sections])
+            begins = np.concatenate([[0], stops[:-1]])
+        else:  # they are where they are, headers between them
+            records = self._buffer[bounds[0] : bounds[count]]
+            begins, stops = starts[:count] + (HEADER.size - bounds[0]), np.array(bounds[1 : count + 1]) - bounds[0]
         columns = (begins, stops, heads["count"], heads["base"], last, heads["base_time"], append_time)
         spans = np.stack([np.asarray(each, np.int64) for each in columns], axis=1)
         begin, self.position = max(int(heads["base"][0]), self.position), int(last[-1]) + 1
         self.leader_epoch, self._at = int(heads["epoch"][0]), bounds[count]
-        return FetchedRun(self.topic, self.partition, b"".join(sections), spans, begin, self.leader_epoch)
+        return FetchedRun(self.topic, self.partition, records, spans, begin, self.leader_epoch)
 
     def _bounds(self) -> list[int]:
         """Where small batches begin and end from here on by the lengths that they say, RUN_BYTES of them at most."""

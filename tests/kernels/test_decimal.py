@@ -35,6 +35,9 @@ def finite_from_bits(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
     return values[np.isfinite(values)]
 
 
+DECIMALS = np.concatenate(
+    [np.round(RANDOM.normal(size=20_000) * 10.0 ** RANDOM.uniform(-8, 10, 20_000), k) for k in range(10)]
+)
 POPULATIONS = {
     "any bits": finite_from_bits(RANDOM.integers(0, 1 << 64, 300_000, np.uint64)),
     "subnormal": finite_from_bits(RANDOM.integers(1, 1 << 52, 50_000, np.uint64)),
@@ -49,6 +52,8 @@ POPULATIONS = {
     "integers": RANDOM.integers(-(1 << 60), 1 << 60, 50_000).astype(np.float64),
     "small integers": np.arange(-20_000, 20_000, dtype=np.float64),
     "few decimals": np.round(RANDOM.normal(size=100_000) * 1000, 3),
+    "decimals of any number": DECIMALS,
+    "beside decimals": np.concatenate([np.nextafter(DECIMALS, 0.0), np.nextafter(DECIMALS, np.inf)]),
     "every magnitude": RANDOM.normal(size=100_000) * 10.0 ** RANDOM.uniform(-20, 20, 100_000),
     "edges": np.array([0.0, -0.0, 5e-324, 2.2250738585072014e-308, 1.7976931348623157e308, 2.0**53, 2.0**53 - 1, 1e16]),
 }
