@@ -35,7 +35,7 @@ class Arena:
     def __init__(self, horizons: tuple[int, ...], period: int, streams: int, call: int) -> None:
         layout = at.JudgeLayout(horizons, period)
         self.ring = layout.longest_lag + call + 1
-        yhat_at, pending_at = 8, 8 + 8 * len(horizons)
+        yhat_at, pending_at = 24, 24 + 8 * len(horizons)
         ring_at = -(-(pending_at + 8 * layout.words) // 64) * 64
         row_bytes = -(-(ring_at + 4 * self.ring) // 64) * 64
         memory = mmap.mmap(-1, streams * row_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -50,7 +50,7 @@ class Arena:
         n = len(slots)
         lower, upper, score = np.zeros_like(yhat), np.zeros_like(yhat), np.zeros(n)
         judge(n, self.plan, self.rates, np.zeros(2), self.totals, slots, numbers, np.zeros(n, np.uint8), y[:, None],
-              self.rows, yhat, lower, upper, score)  # fmt: skip
+              y[:, None], self.rows, yhat, lower, upper, score)  # fmt: skip
         return lower, upper
 
 

@@ -284,7 +284,7 @@ class Forecaster:
             if self._may_begin_anew:
                 slot = c.slot[start:done]
                 self.backend.begin(slot[(slot >= 0) & (c.n_seen[start:done] == 1)])
-            own.advance(c, x, start, done)
+            own.advance(c, batch.x, x, start, done)
             if self.degraded_until is not None:
                 self._mark_degraded(self.degraded_until, start, done)
             start = done

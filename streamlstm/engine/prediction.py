@@ -125,8 +125,12 @@ class Prediction:
         """Of one stream in one call of `advance`."""
         return features.MOST_EVENTS if self.layout.history else observe.NEVER
 
-    def advance(self, c: Columns, x: NDArray[np.float64], start: int, stop: int) -> None:
-        """Forecast rows [start, stop) of c, which have been observed, from their inputs x float64 [N, F]."""
+    def advance(
+        self, c: Columns, given: NDArray[np.float64], x: NDArray[np.float64], start: int, stop: int
+    ) -> None:
+        """Forecast rows [start, stop) of c, which have been observed, from their inputs x float64 [N, F]: what was
+        given, and what was missing filled in.
+        """
         n, rows = stop - start, slice(start, stop)
         slot = c.slot[rows]
         if self.model.features is not None:
@@ -142,8 +146,8 @@ class Prediction:
             )
         if self.layout.judge:
             judging.judge(
-                n, self._plan, self._rates, self._least, self.totals, slot, c.n_seen[rows], c.status[rows], x[rows],
-                self.rows, c.yhat[rows], c.lower[rows], c.upper[rows], c.score[rows],
+                n, self._plan, self._rates, self._least, self.totals, slot, c.n_seen[rows], c.status[rows],
+                given[rows], x[rows], self.rows, c.yhat[rows], c.lower[rows], c.upper[rows], c.score[rows],
             )  # fmt: skip
         elif self.model.features is not None:
             features.keep(n, slot, c.yhat[rows], self.rows, self.layout.yhat_at)

@@ -3,11 +3,11 @@
 All streams lie one after the other: rows [start[s], start[s + 1]) are those of stream s.
 
     x        float64 [N]       the target input
-    r        float32 [N]       x - anchor, the anchor being the stream's first value: what serving remembers
+    held     float64 [N]       what serving remembers of x
     unit     float64 [N]       s_t, the running mean of |x_t - x_{t-1}|, or 0 where that is nothing to divide by
     others   float32 [N, E]    the other inputs, standardised
 
-r and unit come from kernels.features.survey_changes; the arithmetic is that of kernels.features, bit for bit.
+held and unit come from kernels.features.survey_changes; the arithmetic is that of kernels.features, bit for bit.
 """
 
 import numpy as np
@@ -28,17 +28,17 @@ def within(value: float, limit: float) -> float:
 
 
 @embedded
-def difference(x: Floats, r: Float32s, anchor: float, begin: int, row: int, lag: int) -> float:
+def difference(x: Floats, held: Floats, begin: int, row: int, lag: int) -> float:
     """d of one lag at a row of the stream that begins at row `begin`."""
     if row - lag < begin:
         return 0.0
-    d: float = (anchor + np.float64(r[row - lag])) - x[row]
+    d: float = held[row - lag] - x[row]
     return d
 
 
 @compiled
 def cut_rows(
-    x: Floats, r: Float32s, unit: Floats, anchor: Floats, start: Int64s, stop: Int64s, stream: Int64s, row: Int64s,
+    x: Floats, held: Floats, unit: Floats, start: Int64s, stop: Int64s, stream: Int64s, row: Int64s,
     lags: Int64s, horizons: Int64s, limit: float, joined: Floats, known: NDArray[np.bool_],
 ) -> None:  # fmt: skip
     """One row of a regression for each of n rows: joined [n, L + O], u of every lag within `limit`, then the targets
@@ -52,14 +52,14 @@ def cut_rows(
             joined[n] = 0.0
             continue
         for j in range(L):
-            joined[n, j] = within(difference(x, r, anchor[s], start[s], t, lags[j]) / unit[t], limit)
+            joined[n, j] = within(difference(x, held, start[s], t, lags[j]) / unit[t], limit)
         for k in range(len(horizons)):
             joined[n, L + k] = (x[t + horizons[k]] - x[t]) / unit[t]
 
 
 @compiled
 def cut_crops(
-    x: Floats, r: Float32s, unit: Floats, others: Float32s, anchor: Floats, start: Int64s, stop: Int64s,
+    x: Floats, held: Floats, unit: Floats, others: Float32s, start: Int64s, stop: Int64s,
     stream: Int64s, first: Int64s, lags: Int64s, fed: Int64s, horizons: Int64s, skip: Floats, limit: float,
     inputs: Float32s, targets: Float32s, counted: NDArray[np.bool_],
 ) -> None:  # fmt: skip
@@ -83,13 +83,13 @@ def cut_crops(
                 counted[b, step] = False
                 continue
             for i in range(len(fed)):
-                d = difference(x, r, anchor[s], start[s], t, lags[fed[i]])
+                d = difference(x, held, start[s], t, lags[fed[i]])
                 inputs[b, step, i] = network_input(d, unit[t])
             for i in range(others.shape[1]):
                 inputs[b, step, len(fed) + i] = others[t, i]
             base[:] = 0.0
             for j in range(len(lags)):
-                d = difference(x, r, anchor[s], start[s], t, lags[j])
+                d = difference(x, held, start[s], t, lags[j])
                 for k in range(outputs):
                     base[k] += skip[j, k] * d
             for k in range(outputs):

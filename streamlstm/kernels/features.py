@@ -3,7 +3,7 @@
 Everything is relative to the newest value x_t, and the network's part to how much the stream moves from one event to
 the next, so a forecast follows a stream wherever it goes. For the lags of a model (model/features.py)
 
-    r_t = float32(x_t - anchor)                  what the history holds; the anchor is the stream's first value
+    r_t = float32(x_t - anchor)                  what the history holds; the anchor is a value of the stream
     s_t = mean of |x_t - x_{t-1}|, the newest with weight 1 / min(events - 1, window)
     d_j = (anchor + r_{t - lag_j}) - x_t         0 where the stream is younger than the lag
     u_j = d_j / s_t within [-CLIP, CLIP]         0 where the stream hasn't moved
@@ -13,9 +13,15 @@ the next, so a forecast follows a stream wherever it goes. For the lags of a mod
 The sum is a skip connection around the network ("highway": Lai et al. 2018, LSTNet): the linear autoregression, in
 which s_t cancels. Training reads the same functions.
 
-History in a row (kernels.layout), at word `history_at`: anchor float64, s float64, then the values r as a ring, float32
-[R]: event number n, from 1, lies at n mod R. R is the longest lag asked for + 1 + MOST_EVENTS: a call may hold so many
-events of one stream, and what the oldest of them asks for is there until the last has been answered.
+The anchor is the first value, until it has proved a stray one or the stream has gone far from it, so that float32 would
+round away what happens there: at every 8th event, where the newest 8 values lie further from the anchor than FAR times
+the span of them, the newest becomes the anchor. What the history holds by then keeps the anchor that it was taken by:
+the one before. So there is a third one only when none of the first is needed any more, SETTLED events later at least.
+
+History in a row (kernels.layout), at word `history_at`: anchor float64, the anchor before it float64, the number of the
+first event with the newer one int64 (0: there is but one), s float64, then the values r as a ring, float32 [R]: event
+number n, from 1, lies at n mod R. R is the longest lag asked for + 1 + MOST_EVENTS: a call may hold so many events of
+one stream, and what the oldest of them asks for is there until the last has been answered.
 """
 
 from collections.abc import Callable
@@ -27,7 +33,7 @@ from numpy.typing import NDArray
 from streamlstm.kernels.block import dot_in_halves
 from streamlstm.kernels.compile import compiled, embedded
 from streamlstm.kernels.layout import LINE, round_up
-from streamlstm.kernels.memory import load_float32, prefetch, store_float32
+from streamlstm.kernels.memory import load_float32, load_int64, prefetch, store_float32, store_int64
 from streamlstm.kernels.words import load_real, signed, store_real
 
 CLIP = 8.0
@@ -36,8 +42,11 @@ MOST_EVENTS = 32
 LIMIT = 1e30
 """Largest |x| that a history takes: differences and their weighted sums stay finite as float32."""
 
-ANCHOR, MEAN_CHANGE = 0, 8  # bytes from the history's start
-VALUES = 16
+ANCHOR, FORMER_ANCHOR, ANCHORED, MEAN_CHANGE = 0, 8, 16, 24  # bytes from the history's start
+VALUES = 32
+NEWEST = 8  # values that are held to the anchor, at every event whose number this divides
+FAR = 4096.0
+SETTLED = 1024
 _STILL, _TINIEST = 1e-12, 1e-300
 _ROWS_AHEAD = 8
 
@@ -61,6 +70,12 @@ def lanes_of(lags: int) -> int:
 def relative(x: float, anchor: float) -> float:
     """r: what the history holds of a value."""
     return single(x - anchor)
+
+
+@embedded
+def has_strayed(now: float, anchor: float, least: float, most: float) -> bool:
+    """Whether `now` and values before it, within [least, most], lie so far from the anchor that they lose by it."""
+    return abs(now - anchor) > FAR * (max(most, now) - min(least, now))
 
 
 @embedded
@@ -129,7 +144,9 @@ def relate(
             continue
         at = base + slot[i] * row_bytes + 8 * history_at
         now = x[i, target]
-        anchor, mean = _remember(at, history, n_seen[i], window, now)
+        mean = _remember(at, history, n_seen[i], window, now)
+        anchor, former = load_real(at + ANCHOR), load_real(at + FORMER_ANCHOR)
+        anchored = load_int64(at + ANCHORED)
         unit = unit_of(mean, now)
         y_scale[i] = unit
         newest = n_seen[i] % history
@@ -140,7 +157,8 @@ def relate(
                 place = newest - lags[j]
                 if place < 0:
                     place += history
-                d = (anchor + np.float64(load_float32(at + VALUES + 4 * place))) - now
+                held_by = anchor if n_seen[i] - lags[j] >= anchored else former
+                d = (held_by + np.float64(load_float32(at + VALUES + 4 * place))) - now
             differences[j] = single(d)
             if entered < fed.shape[0] and fed[entered] == j:
                 x_network[i, entered] = network_input(d, unit)
@@ -175,19 +193,45 @@ def remember(
 
 
 @embedded
-def _remember(at: int, history: int, n_seen: int, window: int, now: float) -> tuple[float, float]:
-    """Enter `now` as event number n_seen into the history at this address; returns the anchor and s."""
+def _remember(at: int, history: int, n_seen: int, window: int, now: float) -> float:
+    """Enter `now` as event number n_seen into the history at this address; returns s."""
     if n_seen == 1:
         store_real(at + ANCHOR, now)
+        store_int64(at + ANCHORED, 0)
         store_real(at + MEAN_CHANGE, 0.0)
         store_float32(at + VALUES + 4 * (1 % history), np.float32(0.0))
-        return now, 0.0
-    anchor, mean = load_real(at + ANCHOR), load_real(at + MEAN_CHANGE)
-    before = anchor + np.float64(load_float32(at + VALUES + 4 * ((n_seen - 1) % history)))
-    mean = mean_change(mean, n_seen - 1, window, abs(now - before))
+        return 0.0
+    mean = load_real(at + MEAN_CHANGE)
+    mean = mean_change(mean, n_seen - 1, window, abs(now - _value(at, history, n_seen - 1)))
     store_real(at + MEAN_CHANGE, mean)
-    store_float32(at + VALUES + 4 * (n_seen % history), relative(now, anchor))
-    return anchor, mean
+    if n_seen % NEWEST == 0:
+        _move_anchor(at, history, n_seen, now)
+    store_float32(at + VALUES + 4 * (n_seen % history), relative(now, load_real(at + ANCHOR)))
+    return mean
+
+
+@embedded
+def _value(at: int, history: int, number: int) -> float:
+    """What the history at this address holds of the stream's event of that number."""
+    held_by = load_real(at + (ANCHOR if number >= load_int64(at + ANCHORED) else FORMER_ANCHOR))
+    return held_by + np.float64(load_float32(at + VALUES + 4 * (number % history)))
+
+
+@compiled
+def _move_anchor(at: int, history: int, number: int, now: float) -> None:
+    """Make `now`, the value of that event, the anchor, if it has to be and none is left of the one before."""
+    anchored = load_int64(at + ANCHORED)
+    if anchored > 0 and number - anchored < max(history, SETTLED):
+        return
+    least = most = now
+    for before in range(1, NEWEST):
+        value = _value(at, history, number - before)
+        least, most = min(least, value), max(most, value)
+    anchor = load_real(at + ANCHOR)
+    if has_strayed(now, anchor, least, most):
+        store_real(at + FORMER_ANCHOR, anchor)
+        store_real(at + ANCHOR, now)
+        store_int64(at + ANCHORED, number)
 
 
 @compiled("void(int64, int64[::1], float32[:, ::1], float64[:, ::1], float64[::1], float64[:, ::1])")
@@ -209,16 +253,21 @@ def keep(n: int, slot: Int64s, yhat: Float64s, rows: Int64s, yhat_at: int) -> No
                 store_real(base + slot[i] * rows.shape[1] * 8 + 8 * k, yhat[i, k])
 
 
-@compiled("void(float64[::1], int64[::1], int64, float32[::1], float64[::1])")
-def survey_changes(x: Float64s, start: Int64s, window: int, r: Float32s, unit: Float64s) -> None:
-    """r float32 [N] and the unit float64 [N] (s, or 0) after each row of a history: rows [start[s], start[s + 1]) of
-    x [N] are those of stream s.
+@compiled("void(float64[::1], int64[::1], int64, float64[::1], float64[::1])")
+def survey_changes(x: Float64s, start: Int64s, window: int, held: Float64s, unit: Float64s) -> None:
+    """held float64 [N], anchor + r, and the unit float64 [N] (s, or 0) after each row of a history: rows [start[s],
+    start[s + 1]) of x [N] are those of stream s.
     """
     for stream in range(start.shape[0] - 1):
-        anchor, mean = x[start[stream]], 0.0
-        for row in range(start[stream], start[stream + 1]):
-            r[row] = relative(x[row], anchor)
-            if row > start[stream]:
-                before = anchor + np.float64(r[row - 1])
-                mean = mean_change(mean, row - start[stream], window, abs(x[row] - before))
+        first = start[stream]
+        anchor, anchored, mean = x[first], 0, 0.0
+        for row in range(first, start[stream + 1]):
+            number = row - first + 1
+            if number > 1:
+                mean = mean_change(mean, number - 1, window, abs(x[row] - held[row - 1]))
+            if number % NEWEST == 0 and (anchored == 0 or number - anchored >= SETTLED):
+                newest = held[row + 1 - NEWEST : row]
+                if has_strayed(x[row], anchor, newest.min(), newest.max()):
+                    anchor, anchored = x[row], number
+            held[row] = anchor + np.float64(relative(x[row], anchor))
             unit[row] = unit_of(mean, x[row])

@@ -36,15 +36,17 @@ from streamlstm.kernels import judge_layout as at
 from streamlstm.kernels.anomaly import WORDS as ANOMALY_WORDS
 from streamlstm.kernels.anomaly import anomaly_score
 from streamlstm.kernels.compile import compiled, embedded
+from streamlstm.kernels.features import ANCHOR, ANCHORED, FORMER_ANCHOR
 from streamlstm.kernels.layout import LINE
 from streamlstm.kernels.memory import (
     load_float32,
     load_int32,
+    load_int64,
     prefetch,
     store_float32,
     store_int32,
 )
-from streamlstm.kernels.observe import FILLED, GAP
+from streamlstm.kernels.observe import GAP
 from streamlstm.kernels.words import load_real, signed, store_real
 
 FLOAT_MAX = float(np.finfo(np.float32).max)
@@ -91,12 +93,29 @@ def modulo(n: int, divisor: int, reciprocal: float) -> int:
 
 
 @embedded
-def ring_value(ring_at: int, position: int, lag: int, ring: int) -> float:
-    """y - anchor of `lag` < R events before the one at `position`."""
+def anchors(anchor_at: int, number: int) -> tuple[float, float, int]:
+    """The anchor of event `number`, how far the one of values from before it lies from that, and of how many events
+    before that first has to do with that one.
+    """
+    newer, anchored = load_real(anchor_at + ANCHOR), signed(load_int64(anchor_at + ANCHORED))
+    if anchored == 0:
+        return newer, 0.0, number
+    former = load_real(anchor_at + FORMER_ANCHOR)
+    if number < anchored:
+        return former, 0.0, number
+    return newer, former - newer, number - anchored
+
+
+@embedded
+def ring_value(ring_at: int, position: int, lag: int, ring: int, anchored: int, shift: float) -> float:
+    """y - anchor of `lag` < R events before the one at `position`; more than `anchored` before, by an anchor that lies
+    `shift` from that.
+    """
     position -= lag
     if position < 0:
         position += ring
-    return within(np.float64(load_float32(ring_at + 4 * position)))
+    value = np.float64(load_float32(ring_at + 4 * position))
+    return within(value + shift if lag > anchored else value)
 
 
 @embedded
@@ -131,17 +150,26 @@ def add_coverage(total: int, case: int, width: float) -> None:
 
 @embedded
 def join(
-    words: int, rate: int, total: int, pending: int, y: float, anchor: float, naive: float, seasonal: float
+    words: int,
+    rate: int,
+    total: int,
+    pending: int,
+    y: float,
+    origin: float,
+    anchor: float,
+    naive: float,
+    seasonal: float,
 ) -> float:
     """Let the forecast at `pending` meet its actual y; returns y - yhat.
 
-    words, rate, total: addresses of the horizon's row of each; naive and seasonal are relative to the anchor.
+    words, rate, total: addresses of the horizon's row of each. What is pending is relative to `origin`, the anchor of
+    its event, naive and seasonal to `anchor`.
     """
-    yhat = anchor + load(pending, at.PENDING_YHAT)
+    yhat = origin + load(pending, at.PENDING_YHAT)
     below = load(pending, at.PENDING_BELOW)
     above = load(pending, at.PENDING_ABOVE)
     residual = y - yhat
-    model_error = abs(y - (anchor + load(pending, at.PENDING_MODEL)))
+    model_error = abs(y - (origin + load(pending, at.PENDING_MODEL)))
     naive_error, seasonal_error = abs(y - (anchor + naive)), abs(y - (anchor + seasonal))
     add_errors(total, residual, naive_error, seasonal_error)
 
@@ -215,7 +243,7 @@ def prefetch_row(row: int, plan: Int64s, table: int, number: int, position: int)
 
 @compiled(
     "void(int64, int64[::1], float64[:, ::1], float64[::1], float64[:, ::1], int64[::1], int64[::1], uint8[::1],"
-    " float64[:, ::1], int64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1])"
+    " float64[:, ::1], float64[:, ::1], int64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1])"
 )
 def judge(
     n: int,
@@ -226,6 +254,7 @@ def judge(
     slot: Int64s,
     n_seen: Int64s,
     status: NDArray[np.uint8],
+    given: Float64s,
     x: Float64s,
     rows: Int64s,
     yhat: Float64s,
@@ -237,7 +266,8 @@ def judge(
 
     plan, rates: see kernels.judge_layout; least float64 [2]: the deviation, in the unit of y and as a part of the mean,
     that an anomaly has at least (kernels.anomaly); totals float64 [O][TOTALS] is added to, in event order. slot int64
-    [N], -1 is skipped; n_seen, status as `observe` wrote them; x float64 [N, F]; rows int64 [S, row_bytes / 8] is the
+    [N], -1 is skipped; n_seen, status as `observe` wrote them; given float64 [N, F] as it came, NaN where missing, x
+    [N, F] with that filled in; rows int64 [S, row_bytes / 8] is the
     arena, whose rings hold all events of the call. yhat float64 [N, O] holds the model's forecasts (NaN: none) and gets
     the emitted ones; lower, upper float64 [N, O] get the interval: infinite until a residual is known. score float64
     [N] gets the anomaly score, NaN: not known.
@@ -262,9 +292,11 @@ def judge(
         judged = row + plan[at.JUDGED_AT]
         since = 1 if status[i] == GAP else min(signed(load_int32(judged)) + 1, MOST)
         store_int32(judged, np.int32(since))
-        y, number, anchor = x[i, target], n_seen[i], load_real(row + plan[at.ANCHOR_AT])
+        y, number = x[i, target], n_seen[i]
+        anchor, shift, anchored = anchors(row + plan[at.ANCHOR_AT], number)
         ring_at, position = row + plan[at.RING_AT], modulo(number, ring, per_ring)
-        newest = ring_value(ring_at, position, 0, ring)
+        is_known = given[i, target] == y
+        newest = ring_value(ring_at, position, 0, ring, anchored, shift)
         expected = np.nan  # the forecast of this event, one step before
         known, shorter, known_scale, known_below, known_above = 0.0, signed(0), 0.0, 0.0, 0.0
         for k in range(horizons):
@@ -274,14 +306,17 @@ def judge(
             h, lag = plan[place + at.HORIZON], plan[place + at.SEASONAL_LAG]
             waiting = modulo(number, h, load_real(rate + 8 * at.RECIPROCAL))
             pending = row + plan[at.PENDING_AT] + 4 * at.PENDING * (plan[place + at.PENDING_FIRST] + waiting)
-            if since > h and status[i] != FILLED:
-                naive = ring_value(ring_at, position, h, ring)
-                seasonal = ring_value(ring_at, position, lag, ring) if 0 < lag < since else naive
+            if since > h and is_known:
+                naive = ring_value(ring_at, position, h, ring, anchored, shift)
+                seasonal = naive
+                if 0 < lag < since:
+                    seasonal = ring_value(ring_at, position, lag, ring, anchored, shift)
+                origin = anchor + shift if h > anchored else anchor
                 if h == 1:
-                    expected = anchor + load(pending, at.PENDING_YHAT)
-                join(words, rate, total, pending, y, anchor, naive, seasonal)
+                    expected = origin + load(pending, at.PENDING_YHAT)
+                join(words, rate, total, pending, y, origin, anchor, naive, seasonal)
             has_season = lag > 0 and since + h > lag
-            seasonal = ring_value(ring_at, position, lag - h, ring) if has_season else newest
+            seasonal = ring_value(ring_at, position, lag - h, ring, anchored, shift) if has_season else newest
             model = within(yhat[i, k] - anchor)
             if model != model:  # noqa: PLR0124 - NaN
                 model = newest
@@ -309,8 +344,10 @@ def judge(
             lower[i, k] = yhat[i, k] - np.float64(below)
             upper[i, k] = yhat[i, k] + np.float64(above)
         score[i] = np.nan
-        if status[i] != FILLED:
-            seasonal = anchor + ring_value(ring_at, position, period, ring) if 0 < period < since else np.nan
+        if is_known:
+            seasonal = np.nan
+            if 0 < period < since:
+                seasonal = anchor + ring_value(ring_at, position, period, ring, anchored, shift)
             score[i] = anomaly_score(
                 row + plan[at.ANOMALY_AT], y, expected, seasonal, direction, least[0], least[1]
             )  # fmt: skip

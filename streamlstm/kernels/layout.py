@@ -15,7 +15,7 @@ then, at `header_offset`, 8-byte words that belong to the caller (see kernels.ob
     yhat        float64 [O]      its last forecast, in the unit of the target
     x           float64 [F]      its last inputs as received; a missing value is there as it was filled in
     moments     float64          as many as the scaling needs
-    history     anchor, mean change float64 | float32 [R]: see kernels.features
+    history     anchor, the one before, float64, since when int64, mean change float64 | float32 [R]: kernels.features
     judge       what the stream's own forecasts have taught: see kernels.judge
 
 F is I, but for a model that reads lags of its target (Features): that has F inputs as received, I as the network takes
@@ -29,10 +29,10 @@ import numpy as np
 LINE = 64  # bytes of a cache line
 WORD = 8
 FLOAT = 4
-STATE_ABI = 2
+STATE_ABI = 3
 """Changes when a row's layout or the arithmetic of a step does: rows of another number mean something else."""
 N_SEEN, LAST_TIME, YHAT = range(3)  # words from the header's start; x and the moments follow the O words of yhat
-HISTORY_WORDS = 2  # before the history's values
+HISTORY_WORDS = 4  # before the history's values
 TILE = 48  # streams that take each block of weights together, so that it stays in the first-level caches
 GATES = 4
 

@@ -29,6 +29,7 @@ OK, WARMUP, GAP, LATE, FILLED = np.uint8(0), np.uint8(1), np.uint8(2), np.uint8(
 
 RUNNING_LIMIT = 1e150  # the square of a value within it is finite in float64
 PREFETCH_AHEAD = 48
+_STILL, _TINIEST = 1e-9, 1e-300
 
 # The rules of `observe`: int64 words.
 (
@@ -210,7 +211,7 @@ def observe(
                 if target >= 0 and is_touched and np.isnan(x[i, target]):
                     done = i
                     break
-                verdict = FILLED
+                verdict = GAP if verdict == GAP else FILLED
                 largest = _fill(row + 8 * x_at, row + 8 * yhat_at, x, i, target, offset, scale)
                 if not largest <= limit:
                     found = OUT_OF_RANGE
@@ -305,7 +306,7 @@ def scale_running(
     """Advance each stream's moments by its event, in stream order, and scale with them: x' = (x - mean) / sqrt(var).
 
     `moments` float64 [S, row_bytes / 8] is the arena; mean[I] and var[I] lie at word `moments_at`. A stream that has
-    not moved (standard deviation below 1e-9 of its level) gives x' = 0 and scale 1. |x'| <= sqrt(window), see
+    not moved (standard deviation below 1e-9 of its level) gives x' = 0 and scale 0: the forecast is its level. |x'| <= sqrt(window), see
     `_input_limit` in the forecaster.
     """
     inputs = x.shape[1]
@@ -322,10 +323,10 @@ def scale_running(
             moments[s, moments_at + k] = mean
             moments[s, moments_at + inputs + k] = var
             deviation = np.sqrt(var)
-            moved = deviation > 1e-9 * max(1.0, abs(mean))
+            moved = deviation > _STILL * abs(mean) and deviation > _TINIEST
             x_scaled[i, k] = (x[i, k] - mean) / deviation if moved else 0.0
             if k == target:
-                y_scale[i] = deviation if moved else 1.0
+                y_scale[i] = deviation if moved else 0.0
                 y_base[i] = x[i, k] if predicts_change else mean
 
 

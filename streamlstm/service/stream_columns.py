@@ -45,7 +45,7 @@ def columns_of(model: Model, rows: NDArray[np.uint8]) -> Columns:
         moments = reals[:, layout.moments_at : layout.moments_at + layout.moments]
         found["mean"], found["variance"] = moments[:, : layout.inputs], moments[:, layout.inputs :]
     if layout.history:
-        found |= _history(layout, found["n_seen"], reals, singles)
+        found |= _history(layout, integers, reals, singles)
     if layout.judge:
         found |= _judgements(model, layout, singles)
     if layout.window:
@@ -67,14 +67,17 @@ def _window(layout: Layout, count: NDArray[np.int64], singles: NDArray[np.float3
     return {"count": count, "window": np.take_along_axis(ring, order[:, :, None], axis=1)}
 
 
-def _history(layout: Layout, n_seen: NDArray[np.int64], reals: NDArray[Any], singles: NDArray[Any]) -> Columns:
+def _history(layout: Layout, integers: NDArray[np.int64], reals: NDArray[Any], singles: NDArray[Any]) -> Columns:
     """The ring in the order of time: event number n, from 1, lies at n mod R."""
+    n_seen = integers[:, layout.header_at + N_SEEN]
     length, first = layout.history, (WORD * (layout.history_at + HISTORY_WORDS)) // FLOAT
-    anchor, mean_change = reals[:, layout.history_at], reals[:, layout.history_at + 1]
+    anchor, former, mean_change = (reals[:, layout.history_at + word, None] for word in (0, 1, 3))
+    anchored = integers[:, layout.history_at + 2, None]
     back = np.arange(length)[::-1]  # events before the newest
     ring = np.take_along_axis(singles[:, first : first + length], (n_seen[:, None] - back) % length, axis=1)
-    values = np.where(back < n_seen[:, None], anchor[:, None] + ring, np.nan)
-    return {"mean_change": mean_change, "history": np.ascontiguousarray(values)}
+    held_by = np.where(n_seen[:, None] - back >= anchored, anchor, former)
+    values = np.where(back < n_seen[:, None], held_by + ring, np.nan)
+    return {"mean_change": mean_change[:, 0], "history": np.ascontiguousarray(values)}
 
 
 def _judgements(model: Model, layout: Layout, singles: NDArray[Any]) -> Columns:

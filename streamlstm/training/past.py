@@ -1,4 +1,4 @@
-"""The past of all streams as training reads it: relative to each stream's first value, and the unit of its changes.
+"""The past of all streams as training reads it: as serving remembers it, and the unit of its changes.
 
 Lags and targets are cut out when they are asked for (kernels.crops): memory goes by the rows, not by rows x lags.
 """
@@ -23,14 +23,13 @@ _ALL = np.inf
 @dataclass(frozen=True, eq=False)
 class Past:
     """N rows of S streams, [start[s], start[s + 1]) each. x float64 [N]: the target; others float32 [N, E]: the other
-    inputs, standardised; r float32 [N], anchor float64 [S], unit float64 [N]: see kernels.crops.
+    inputs, standardised; held, unit float64 [N]: see kernels.crops.
     """
 
     x: Floats
     others: Float32s
     start: Int64s
-    r: Float32s
-    anchor: Floats
+    held: Floats
     unit: Floats
 
     @property
@@ -41,9 +40,9 @@ class Past:
 def past_of(x: Floats, others: Float32s, start: Int64s) -> Past:
     """x float64 [N], others float32 [N, E], start int64 [S + 1]."""
     x, others = np.ascontiguousarray(x), np.ascontiguousarray(others)
-    r, unit = np.empty(len(x), np.float32), np.empty(len(x))
-    survey_changes(x, start, SCALE_WINDOW, r, unit)
-    return Past(x, others, start, r, x[start[:-1]], unit)
+    held, unit = np.empty(len(x)), np.empty(len(x))
+    survey_changes(x, start, SCALE_WINDOW, held, unit)
+    return Past(x, others, start, held, unit)
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def rows_of(
     row = first[stream] + place - (ends - counts)[stream]
     joined, known = np.empty((len(row), len(lags.lags) + len(horizons))), np.empty(len(row), np.bool_)
     cut_rows(
-        past.x, past.r, past.unit, past.anchor, past.start, stop, stream, row, np.array(lags.lags),
+        past.x, past.held, past.unit, past.start, stop, stream, row, np.array(lags.lags),
         np.array(horizons), limit, joined, known,
     )  # fmt: skip
     return joined if known.all() else joined[known]
@@ -122,7 +121,7 @@ def crops_of(
     inputs = np.empty((*shape[:2], len(base.lags.fed) + past.others.shape[1]), np.float32)
     targets, counted = np.empty(shape, np.float32), np.empty(shape, np.bool_)
     cut_crops(
-        past.x, past.r, past.unit, past.others, past.anchor, past.start, stop, stream, first,
+        past.x, past.held, past.unit, past.others, past.start, stop, stream, first,
         np.array(base.lags.lags), np.array(base.lags.fed, np.int64), np.array(base.horizons),
         np.ascontiguousarray(base.skip.T), limit, inputs, targets, counted,
     )  # fmt: skip

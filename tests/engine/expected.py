@@ -40,19 +40,39 @@ def make_featured(*, period: int = 6, level: float = 0.0, guard: bool = False, w
     )  # fmt: skip
 
 
+class Anchor:
+    """What one stream's values are held by, value by value: see kernels/features.py."""
+
+    def __init__(self, settled: int = 1024) -> None:
+        self.settled, self.since, self.held = settled, 0, list[float]()
+
+    def of(self, now: float) -> float:
+        number = len(self.held) + 1
+        if number == 1:
+            self.anchor = now
+        if number % 8 == 0 and (self.since == 0 or number - self.since >= self.settled):
+            newest = [*self.held[-7:], now]
+            if abs(now - self.anchor) > 4096 * (max(newest) - min(newest)):
+                self.anchor, self.since = now, number
+        most = float(np.finfo(np.float32).max)
+        self.held.append(self.anchor + float(np.float32(min(max(now - self.anchor, -most), most))))
+        return self.anchor
+
+
 class ExpectedFeatured:
     """What kernels/features.py says, from whole histories."""
 
     def __init__(self, model: Model) -> None:
         self.model, self.oracle = model, Oracle(model.parameters)
-        self.past: dict[int, list[float]] = {}
+        self.past: dict[int, tuple[list[float], Anchor]] = {}
 
     def event(self, stream: int, x: np.ndarray) -> np.ndarray:
         own = self.model.features
         assert own is not None
-        past = self.past.setdefault(stream, [])
+        past, anchor = self.past.setdefault(stream, ([], Anchor()))
         past.append(float(x[1]))
-        now, kept = past[-1], [past[0] + float(np.float32(value - past[0])) for value in past]
+        anchor.of(past[-1])
+        now, kept = past[-1], anchor.held
         mean = 0.0
         for k in range(1, len(past)):
             mean += (abs(past[k] - kept[k - 1]) - mean) / min(k, own.scale_window)
@@ -81,9 +101,9 @@ class Expected:
             d = x - mean
             mean, var = mean + alpha * d, (1 - alpha) * (var + alpha * d * d)
             self.moments[stream] = n + 1, mean, var
-            moved = np.sqrt(var) > 1e-9 * np.maximum(1, abs(mean))
-            offset, scale = mean, np.where(moved, np.sqrt(var), 1.0)
-        scaled = np.where(moved, (x - offset) / scale, 0.0).astype(np.float32)
+            moved = np.sqrt(var) > 1e-9 * abs(mean)
+            offset, scale = mean, np.where(moved, np.sqrt(var), 0.0)
+        scaled = np.where(moved, (x - offset) / np.where(moved, scale, 1.0), 0.0).astype(np.float32)
         y = self.oracle.event(stream, scaled)
         base = x[model.target] if model.predicts == "change" else offset[model.target]
         return np.asarray(base + scale[model.target] * y)

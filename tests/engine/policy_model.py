@@ -120,7 +120,7 @@ class PolicyModel:
             if given.missing == "forecast":
                 held[self.model.target] = stream.yhat[0]
             x = tuple(h if math.isnan(value) else value for value, h in zip(x, held, strict=True))
-            status = Status.FILLED
+            status = Status.GAP if status is Status.GAP else Status.FILLED
         if stream is None:
             self.make_room(partition)
         if stream is None or begins:

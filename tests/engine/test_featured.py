@@ -1,6 +1,8 @@
 """Models that read lags, and the judge: as the equations say; batching, threads and poison change nothing."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from streamlstm.engine.forecaster import Forecaster
 from streamlstm.events.batch import Reason
 from streamlstm.kernels.features import MOST_EVENTS
+from streamlstm.kernels.judge_layout import SCORED
 from streamlstm.model.model_file import Model
 from tests.engine.expected import LAGS, ExpectedFeatured, make_featured
 from tests.engine.test_forecaster import EVENTS, make_batch, sample, settings
@@ -94,3 +97,65 @@ def test_status_is_warmup_until_the_longest_lag_is_there() -> None:
     found = run(make_featured(), [EVENTS])
     assert set(found["status"][found["n_seen"] <= max(LAGS)]) == {1}
     assert set(found["status"][found["n_seen"] > max(LAGS)]) == {0}
+
+
+def strays(n: int) -> np.ndarray:
+    """A stream that begins with a stray value, and goes far away once the anchor may move again."""
+    values = 20.0 + np.sin(np.arange(n) / 3.0) + np.random.default_rng(4).normal(0.0, 0.1, n)
+    values[0] = 1e9
+    values[1100:] += 4e9
+    return np.stack([np.full(n, 10.0), values], axis=1)
+
+
+@pytest.mark.parametrize("judged", [{}, JUDGED["guard"]], ids=["no judge", "guard"])
+def test_where_the_anchor_moves_batches_change_no_bit(judged: dict) -> None:
+    x, model = strays(1300), make_featured(**judged)
+    found = []
+    for size in (1300, 1, 7, 40):
+        forecaster, parts = Forecaster(model, settings()), []
+        for start in range(0, len(x), size):
+            part = x[start : start + size]
+            columns = forecaster.forecast(make_batch(np.zeros(len(part), int), np.arange(start, start + len(part)), part))
+            parts += [columns.yhat[: len(part)].copy()]
+        found.append(np.concatenate(parts))
+    assert all(each.tobytes() == found[0].tobytes() for each in found)
+    if not judged:
+        expected = ExpectedFeatured(model)
+        wanted = np.array([expected.event(0, row) for row in x])
+        np.testing.assert_allclose(found[0], wanted, rtol=1e-6, atol=2e-6)
+
+
+def test_a_stray_first_value_counts_for_some_events() -> None:
+    x, model = strays(1400), make_featured(guard=True, level=0.9)
+    found = Forecaster(model, settings()).forecast(make_batch(np.zeros(len(x), int), np.arange(len(x)), x)).yhat
+    for start, stop in ((100, 1100), (1150, 1399)):
+        actual = x[start + 1 : stop + 1, 1]
+        naive = np.abs(actual - x[start:stop, 1]).mean()
+        assert np.abs(found[start:stop, 0] - actual).mean() < 1.5 * naive
+
+
+def judged_by(x: np.ndarray, times: np.ndarray, **given: object) -> tuple[Forecaster, np.ndarray]:
+    """Of one stream: who forecast it, and the anomaly scores."""
+    forecaster = Forecaster(make_featured(guard=True, level=0.9), replace(settings(), **given))
+    scores = forecaster.forecast(make_batch(np.zeros(len(x), int), times, x)).anomaly_score
+    assert scores is not None
+    return forecaster, scores[: len(x)]
+
+
+def test_a_missing_covariate_hides_no_anomaly() -> None:
+    x = strays(200)[1:]
+    x[-1] = math.nan, 500.0
+    _, scores = judged_by(x, np.arange(len(x)), missing="hold")
+    assert scores[-1] > 1.0
+    x[-1] = 10.0, math.nan  # what isn't known isn't odd
+    assert math.isnan(judged_by(x, np.arange(len(x)), missing="hold")[1][-1])
+
+
+@pytest.mark.parametrize("missing", ["hold", "forecast"])
+def test_no_forecast_meets_what_comes_after_a_gap_that_ends_with_a_missing_value(missing: str) -> None:
+    x, times = strays(61)[1:], np.arange(60) + 1000 * (np.arange(60) >= 50)
+    whole, _ = judged_by(x, times, gap_ms=100)
+    x[50, 1] = math.nan
+    filled, _ = judged_by(x, times, gap_ms=100, missing=missing)
+    scored = [forecaster.prediction.totals[:, SCORED].tolist() for forecaster in (whole, filled)]
+    assert scored[0] == scored[1] == [49 + 9, 48 + 8, 43 + 3]

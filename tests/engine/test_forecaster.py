@@ -145,3 +145,16 @@ def test_a_model_that_does_not_compute_what_it_says_never_starts() -> None:
     object.__setattr__(model, "golden", wrong)
     with pytest.raises(ModelFileError, match="golden"):
         Forecaster(model, settings())
+
+
+def test_running_scaling_knows_no_unit() -> None:
+    """The same series in other units, and one that hasn't moved, which is forecast at its level."""
+    model, rng = make_model(SCALINGS["running"]), np.random.default_rng(5)
+    walk = 3.0 + np.cumsum(rng.normal(size=(60, INPUTS)), axis=0)
+    found = []
+    for unit in (1.0, 2.0**-40, 2.0**40):
+        batch = make_batch(np.zeros(60, int), np.arange(60), walk * unit)
+        found.append(Forecaster(model, settings()).forecast(batch).yhat[:60] / unit)
+    assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
+    still = make_batch(np.zeros(9, int), np.arange(9), np.full((9, INPUTS), 1e-6))
+    assert (Forecaster(model, settings()).forecast(still).yhat[:9] == 1e-6).all()

@@ -12,6 +12,7 @@ from streamlstm.events.forecast import Status
 from streamlstm.kernels import anomaly
 from streamlstm.kernels import judge as kernel
 from streamlstm.kernels import judge_layout as at
+from tests.engine.expected import Anchor
 
 FLOAT_MAX = float(np.finfo(np.float32).max)
 CASES = {at.INSIDE: (0, 0), at.LEFT_BELOW: (1, 0), at.LEFT_ABOVE: (0, 1)}  # case -> (missed below, missed above)
@@ -35,14 +36,15 @@ class Horizon:
     scale: float = 0.0
     q: list[float] = field(default_factory=lambda: [2.5, 2.5])
     seen: int = 0
-    pending: dict[int, tuple[float, float, float, float]] = field(default_factory=dict)  # target -> model, yhat, widths
+    pending: dict[int, tuple[float, float, float, float, float]] = field(default_factory=dict)
+    """Of a target the anchor of the origin; model and yhat, less that; widths."""
     sums: list[float] = field(default_factory=lambda: [0.0] * at.TOTALS)
 
     def meets(self, y: float, anchor: float, target: int, naive: float, seasonal: float, level: float) -> None:
-        model, yhat, below, above = self.pending[target]
-        emitted = anchor + yhat
+        origin, model, yhat, below, above = self.pending[target]
+        emitted = origin + yhat
         residual = y - emitted
-        errors = [abs(y - (anchor + candidate)) for candidate in (model, naive, seasonal)]
+        errors = [abs(y - (origin + model)), *(abs(y - (anchor + candidate)) for candidate in (naive, seasonal))]
         for word, amount in (
             (at.SCORED, 1.0), (at.ABSOLUTE, abs(residual)), (at.SQUARED, residual * residual),
             (at.NAIVE_ABSOLUTE, errors[1]), (at.SEASONAL_ABSOLUTE, errors[2]),
@@ -83,13 +85,13 @@ class Equations:
     def __init__(self, horizons: tuple[int, ...], period: int, level: float) -> None:
         self.period, self.level = period, level
         self.horizons = [Horizon(h) for h in horizons]
-        self.past: list[float] = []  # relative to the anchor, from the first event on
+        self.past: list[tuple[float, float]] = []  # anchor, and the value less that, from the first event on
+        self.anchors = Anchor()
         self.first = 0  # the first event since the last gap
 
     def event(self, y: float, status: int, models: Reals) -> list[tuple[float, float, float]]:
-        n = len(self.past)
-        self.anchor = y if n == 0 else self.anchor
-        self.past.append(f32(y - self.anchor))
+        n, anchor = len(self.past), self.anchors.of(y)
+        self.past.append((anchor, f32(y - anchor)))
         if status == Status.GAP:
             self.first = n
         emitted, known = [], None
@@ -97,23 +99,28 @@ class Equations:
             h = horizon.h
             lag = self.period * -(-h // self.period) if self.period else 0
             if n - h >= self.first and status != Status.FILLED:
-                naive = self.past[n - h]
-                seasonal = self.past[n - lag] if lag and n - lag >= self.first else naive
-                horizon.meets(y, self.anchor, n, naive, seasonal, self.level)
+                naive = self.before(n - h)
+                seasonal = self.before(n - lag) if lag and n - lag >= self.first else naive
+                horizon.meets(y, anchor, n, naive, seasonal, self.level)
             source = n + h - lag
-            seasonal_next = self.past[source] if lag and source >= self.first else None
-            model = self.past[n] if math.isnan(forecast) else min(max(forecast - self.anchor, -FLOAT_MAX), FLOAT_MAX)
-            mixed = horizon.mixes(model, self.past[n], seasonal_next)
+            seasonal_next = self.before(source) if lag and source >= self.first else None
+            model = self.before(n) if math.isnan(forecast) else min(max(forecast - anchor, -FLOAT_MAX), FLOAT_MAX)
+            mixed = horizon.mixes(model, self.before(n), seasonal_next)
             known = horizon if horizon.seen else known
             widths = [math.inf, math.inf]
             if known:
                 unit = known.scale * (1.0 + 3.0 / known.seen if known.seen <= 100 else 1.0)
                 unit *= h / known.h if known.h != h else 1.0
                 widths = [f32(q * unit) for q in known.q]
-            horizon.pending[n + h] = (f32(model), mixed, *widths)
-            yhat = self.anchor + mixed
+            horizon.pending[n + h] = (anchor, f32(model), mixed, *widths)
+            yhat = anchor + mixed
             emitted.append((yhat, yhat - widths[0], yhat + widths[1]))
         return emitted
+
+    def before(self, n: int) -> float:
+        """The value of that event, less the anchor of the newest."""
+        (anchor, value), (newest, _) = self.past[n], self.past[-1]
+        return min(max(value + (anchor - newest), -FLOAT_MAX), FLOAT_MAX)
 
 
 def f32s(values: Reals) -> Reals:
@@ -130,18 +137,19 @@ class Judged:
         self.layout = at.JudgeLayout(horizons, period)
         self.calls = 64  # most events of a stream in one call
         self.ring = self.layout.longest_lag + self.calls
-        pending_at = 16 + 8 * len(horizons)
+        pending_at = 32 + 8 * len(horizons)
         judged_at = pending_at + self.layout.pending_bytes
         ring_at = pending_at + 8 * self.layout.words
         row_bytes = -(-(ring_at + 4 * self.ring) // 64) * 64
         self.plan = self.layout.plan(
-            ring_at=ring_at, anchor_at=8, pending_at=pending_at, yhat_at=16, ring=self.ring, guards=guards
+            ring_at=ring_at, anchor_at=8, pending_at=pending_at, yhat_at=32, ring=self.ring, guards=guards
         )
         self.rows = np.zeros((streams, row_bytes // 8), np.int64)
         self.rings = self.rows.view(np.float32)[:, ring_at // 4 : ring_at // 4 + self.ring]
         self.tracked = self.rows.view(np.float32)[:, judged_at // 4 + at.TRACKED_AT :]
         self.rates, self.totals = at.rates(horizons, level), np.zeros((len(horizons), at.TOTALS))
         self.seen = np.zeros(streams, np.int64)
+        self.anchors = [Anchor() for _ in range(streams)]
         self.said: list[list[Any]] = [[] for _ in range(streams)]
         self.scores: list[list[float]] = [[] for _ in range(streams)]
 
@@ -152,16 +160,19 @@ class Judged:
             if s >= 0:
                 self.seen[s] += 1
                 numbers[i] = self.seen[s]
-                if numbers[i] == 1:
-                    self.rows.view(np.float64)[s, 1] = y[i]
-                self.rings[s, numbers[i] % self.ring] = f32(y[i] - self.rows.view(np.float64)[s, 1])
+                reals, former = self.rows.view(np.float64)[s], self.rows.view(np.float64)[s, 1]
+                reals[1] = self.anchors[s].of(float(y[i]))
+                if numbers[i] > 1 and reals[1] != former:
+                    reals[2], self.rows[s, 3] = former, numbers[i]
+                self.rings[s, numbers[i] % self.ring] = f32(y[i] - reals[1])
         yhat, lower, upper, score = models.copy(), np.zeros((n, outputs)), np.zeros((n, outputs)), np.zeros(n)
-        kernel.judge(n, self.plan, self.rates, np.zeros(2), self.totals, slots, numbers, status, y[:, None], self.rows,
+        kernel.judge(n, self.plan, self.rates, np.zeros(2), self.totals, slots, numbers, status,
+                     np.where(status == Status.FILLED, np.nan, y)[:, None], y[:, None], self.rows,
                      yhat, lower, upper, score)  # fmt: skip
         for i, s in enumerate(slots):
             if s >= 0:
                 self.scores[s].append(float(score[i]))
-                assert (self.rows.view(np.float64)[s, 2 : 2 + outputs] == yhat[i]).all() or s in slots[i + 1 :]
+                assert (self.rows.view(np.float64)[s, 4 : 4 + outputs] == yhat[i]).all() or s in slots[i + 1 :]
                 self.said[s].append([*zip(yhat[i].tolist(), lower[i].tolist(), upper[i].tolist(), strict=True)])
 
     def stream(self, y: Reals, models: Reals, status: NDArray[np.uint8] | None = None, batch: int = 37) -> Reals:
@@ -195,13 +206,15 @@ def series(kind: str, n: int = 260) -> tuple[Reals, Reals, NDArray[np.uint8]]:
             models[50:120], models[130], models[131] = math.nan, math.inf, -math.inf
         case "scale":
             y[130:] *= 1e6
+        case "stray":
+            y[0], models[0] = -1e9, -1e9
         case "gaps":
             status[[40, 41, 90]], status[60:64] = Status.GAP, Status.FILLED
             status[[10, 70]] = Status.LATE
     return y, models, status
 
 
-KINDS = ("walk", "constant", "few values", "spike", "huge", "tiny", "no model", "scale", "gaps")
+KINDS = ("walk", "constant", "few values", "spike", "huge", "tiny", "no model", "scale", "stray", "gaps")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -196,9 +196,9 @@ def test_running_moments(window: int) -> None:
     scaled, base, scale = np.zeros((n, 1), np.float32), np.zeros(n), np.zeros(n)
     observe.scale_running(n, slot, n_seen, values[:, None], arena, MOMENTS_AT, window, 0, False, scaled, base, scale)
     for i, (mean, var) in enumerate(plain_running(values.tolist(), window)):
-        moved = math.sqrt(var) > 1e-9 * max(1.0, abs(mean))
+        moved = math.sqrt(var) > 1e-9 * abs(mean)
         assert base[i] == mean
-        assert scale[i] == (math.sqrt(var) if moved else 1.0)
+        assert scale[i] == (math.sqrt(var) if moved else 0.0)
         assert scaled[i, 0] == np.float32((values[i] - mean) / math.sqrt(var) if moved else 0.0)
         assert abs(scaled[i, 0]) <= math.sqrt(window)
     if window >= n:

@@ -8,6 +8,7 @@ from streamlstm.training.recipes import draw_torch
 from streamlstm.training.steps import Trainer
 from streamlstm.training.tail import score, tail_of
 from streamlstm.training.weights import Sizes
+from tests.engine.expected import Anchor
 
 LAGS = Lags("made", (1, 2, 5), (0, 2))
 HORIZONS = (1, 3)
@@ -19,27 +20,31 @@ def made() -> Past:
     """Three streams; the middle one stands still at first."""
     random = np.random.default_rng(2)
     streams = [np.cumsum(random.normal(size=40)) + 1e4, np.r_[np.full(8, 3.0), random.normal(size=12)], [1.0, 2.0]]
+    streams[0][0] = -1e9  # far from all that follows
     start = np.cumsum([0, *map(len, streams)])
     return past_of(np.concatenate(streams), random.normal(size=(start[-1], 1)).astype(np.float32), start)
 
 
 def units(past: Past, s: int) -> list[float]:
     """s_t, or 0, of a stream: the running mean of its changes, as remembered in single precision."""
-    x = past.x[past.start[s] : past.start[s + 1]].tolist()
+    x, held = past.x[past.start[s] : past.start[s + 1]].tolist(), held_by(past, s)
     mean, out = 0.0, [0.0]
     for n in range(1, len(x)):
-        before = x[0] + float(np.float32(x[n - 1] - x[0]))
-        mean += (abs(x[n] - before) - mean) / min(n, 1000)
+        mean += (abs(x[n] - held[n - 1]) - mean) / min(n, 1000)
         out.append(mean if mean > 1e-12 * abs(x[n]) else 0.0)
     return out
 
 
+def held_by(past: Past, s: int) -> list[float]:
+    anchor = Anchor()
+    for value in past.x[past.start[s] : past.start[s + 1]].tolist():
+        anchor.of(value)
+    return anchor.held
+
+
 def difference(past: Past, s: int, t: int, lag: int) -> float:
     begin = past.start[s]
-    if t - lag < begin:
-        return 0.0
-    anchor = past.x[begin]
-    return float((anchor + float(np.float32(past.x[t - lag] - anchor))) - past.x[t])
+    return float(held_by(past, s)[t - lag - begin] - past.x[t]) if t - lag >= begin else 0.0
 
 
 @pytest.mark.parametrize("s", [0, 1, 2])
