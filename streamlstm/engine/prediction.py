@@ -125,9 +125,7 @@ class Prediction:
         """Of one stream in one call of `advance`."""
         return features.MOST_EVENTS if self.layout.history else observe.NEVER
 
-    def advance(
-        self, c: Columns, given: NDArray[np.float64], x: NDArray[np.float64], start: int, stop: int
-    ) -> None:
+    def advance(self, c: Columns, given: NDArray[np.float64], x: NDArray[np.float64], start: int, stop: int) -> None:
         """Forecast rows [start, stop) of c, which have been observed, from their inputs x float64 [N, F]: what was
         given, and what was missing filled in.
         """

@@ -213,7 +213,7 @@ def _remember(at: int, history: int, n_seen: int, window: int, now: float) -> fl
 @embedded
 def _value(at: int, history: int, number: int) -> float:
     """What the history at this address holds of the stream's event of that number."""
-    held_by = load_real(at + (ANCHOR if number >= load_int64(at + ANCHORED) else FORMER_ANCHOR))
+    held_by: float = load_real(at + (ANCHOR if number >= load_int64(at + ANCHORED) else FORMER_ANCHOR))
     return held_by + np.float64(load_float32(at + VALUES + 4 * (number % history)))
 
 

@@ -5,7 +5,8 @@ Letters: O horizons, N events, R values of a stream's ring. In a row, behind wha
     ring        float32 [R]: y - anchor of the stream's last R events; event number n lies at n mod R
     anchor      anchor and the one before it float64, the first event of the newer one int64 (kernels.features)
     pending     float32 [sum of horizons][4]: model and yhat less the anchor of their event, width below, width above;
-                that of event n and horizon k lies at h_1 + .. + h_(k-1) + n mod h_k, so that the forecast for an event gives its place to the one from it
+                that of event n and horizon k lies at h_1 + .. + h_(k-1) + n mod h_k, so that the forecast for an event
+                gives its place to the one from it
     judgements  since int32, then float32 [O][TRACKED]
     anomaly     float64 words of the anomaly score
 

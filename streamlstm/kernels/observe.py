@@ -306,8 +306,8 @@ def scale_running(
     """Advance each stream's moments by its event, in stream order, and scale with them: x' = (x - mean) / sqrt(var).
 
     `moments` float64 [S, row_bytes / 8] is the arena; mean[I] and var[I] lie at word `moments_at`. A stream that has
-    not moved (standard deviation below 1e-9 of its level) gives x' = 0 and scale 0: the forecast is its level. |x'| <= sqrt(window), see
-    `_input_limit` in the forecaster.
+    not moved (standard deviation below 1e-9 of its level) gives x' = 0 and scale 0: the forecast is its level.
+    |x'| <= sqrt(window), see `_step_limit` in engine.prediction.
     """
     inputs = x.shape[1]
     for i in range(n):

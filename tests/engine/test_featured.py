@@ -115,8 +115,8 @@ def test_where_the_anchor_moves_batches_change_no_bit(judged: dict) -> None:
         forecaster, parts = Forecaster(model, settings()), []
         for start in range(0, len(x), size):
             part = x[start : start + size]
-            columns = forecaster.forecast(make_batch(np.zeros(len(part), int), np.arange(start, start + len(part)), part))
-            parts += [columns.yhat[: len(part)].copy()]
+            batch = make_batch(np.zeros(len(part), int), start + np.arange(len(part)), part)
+            parts.append(forecaster.forecast(batch).yhat[: len(part)].copy())
         found.append(np.concatenate(parts))
     assert all(each.tobytes() == found[0].tobytes() for each in found)
     if not judged:
