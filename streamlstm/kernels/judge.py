@@ -97,7 +97,7 @@ def anchors(anchor_at: int, number: int) -> tuple[float, float, int]:
     """The anchor of event `number`, how far the one of values from before it lies from that, and of how many events
     before that first has to do with that one.
     """
-    newer, anchored = load_real(anchor_at + ANCHOR), signed(load_int64(anchor_at + ANCHORED))
+    newer, anchored = load_real(anchor_at + ANCHOR), load_int64(anchor_at + ANCHORED)
     if anchored == 0:
         return newer, 0.0, number
     former = load_real(anchor_at + FORMER_ANCHOR)

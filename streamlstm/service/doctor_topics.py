@@ -10,7 +10,8 @@ from streamlstm.service.inspect_state import PartitionState
 from streamlstm.transport.topics import SNAPSHOT_CONFIGS, TopicFacts, alter_command
 
 DAY_MS = 86_400_000
-LONGEST_SEGMENT_MS = 3_600_000
+HOUR_MS = 3_600_000
+LONGEST_SEGMENT_MS = HOUR_MS
 DIRTIEST = 0.5
 SHORTEST_TOMBSTONE_MS = 600_000
 REPLAYED_PER_SECOND = 300_000  # README, "Measured": 6.1M events in 18.6 s
@@ -84,19 +85,24 @@ def _of_its_own(
     config: Config, topic: str, facts: TopicFacts, found: Mapping[str, TopicFacts | None], servers: str
 ) -> Iterator[Finding]:
     if topic == config.input.topic:
-        yield from _input(topic, facts, servers)
+        yield from _input(config, topic, facts, servers)
     elif topic == config.snapshot.topic:
         yield from _snapshots(topic, facts, servers)
     else:
         yield from _answers(topic, facts, found[config.input.topic], servers)
 
 
-def _input(topic: str, facts: TopicFacts, servers: str) -> Iterator[Finding]:
+def _input(config: Config, topic: str, facts: TopicFacts, servers: str) -> Iterator[Finding]:
     kept = _kept(facts)
     if kept is not None and kept < DAY_MS:
         expected = "a day or more: a daemon that is down for longer than that loses events"
         fix = alter_command(servers, topic, "retention.ms", str(7 * DAY_MS))
         yield doubtful(topic, f"retention.ms={kept} ({_time(kept)})", expected, fix)
+    ttl, ahead = config.state.ttl_ms, facts.configs.get("message.timestamp.after.max.ms")
+    if ttl is not None and ahead is not None and int(ahead) > max(ttl // 2, HOUR_MS):
+        expected = "an hour: with state.ttl_ms one record of a clock that is ahead forgets all of its partition"
+        fix = alter_command(servers, topic, "message.timestamp.after.max.ms", str(HOUR_MS))
+        yield doubtful(topic, f"message.timestamp.after.max.ms={ahead}", expected, fix)
 
 
 def _answers(topic: str, facts: TopicFacts, source: TopicFacts | None, servers: str) -> Iterator[Finding]:

@@ -293,6 +293,12 @@ class TestTopics:
     def test_what_is_not(self, facts: TopicFacts) -> None:
         assert doubts(judge_topics(config(), topics(events=facts), (), (), SERVERS)) == {}
 
+    @pytest.mark.parametrize(("ahead", "ttl", "doubted"), [(HOUR_MS, DAY_MS, 0), (DAY_MS, DAY_MS, 1), (DAY_MS, 0, 0)])
+    def test_clocks_that_are_ahead(self, ahead: int, ttl: int, doubted: int) -> None:
+        given = config(*([f"state.ttl_ms={ttl}"] if ttl else []))
+        events = topic(message_timestamp_after_max_ms=str(ahead))
+        assert len(doubts(judge_topics(given, topics(events=events), (), (), SERVERS))) == doubted
+
     def test_what_a_start_would_complain_of(self) -> None:
         line = "topic 'x' has a=1; expected at least 2, so; mend it: kafka-configs.sh --alter"
         (found,) = judge_topics(config(), {"events": None}, [line], (), SERVERS)
