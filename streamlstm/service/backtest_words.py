@@ -60,6 +60,8 @@ def interval_verdict(found: Document) -> str | None:
     intervals = found["overall"]["intervals"]
     if intervals is None or intervals["coverage"] is None or found["overall"]["pairs"] < FEWEST:
         return None
+    if not intervals["width"]:  # constant streams: what has no width can't be too wide
+        return None
     said, held = 100 * intervals["level"], 100 * intervals["coverage"]
     words = f"intervals of {said:.0f} % hold {held:.1f} % of the actual values"
     if abs(held - said) <= 100 * HONEST:

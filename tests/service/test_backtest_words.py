@@ -14,7 +14,7 @@ def found(ratio: float | None, *, pairs: int = 500, seasonal: float | None = Non
             "pairs": pairs,
             "naive": {"rel_mae": ratio, **beside},
             "seasonal_naive": None if seasonal is None else {"rel_mae": seasonal, **beside},
-            "intervals": None if cover is None else {"level": 0.9, "coverage": cover},
+            "intervals": None if cover is None else {"level": 0.9, "coverage": cover, "width": 2.5},
         },
         "anomalies": {"per_1000": 2.5, "anomalous": 7},
         "refused": {"out_of_range": 3},
@@ -54,6 +54,12 @@ def test_the_other_sentences() -> None:
     assert "it is worse than the value one season before (RelMAE 1.300), better on 3 of 4 streams" in said
     assert "intervals of 90 % hold 95.0 % of the actual values: they are too wide" in said
     assert "intervals of 90 % hold 80.0 % of the actual values: they are too narrow" in sentences(found(1, cover=0.8))
+
+
+def test_intervals_of_constant_streams_are_not_too_wide() -> None:
+    constant = found(None, cover=1.0)
+    constant["overall"]["intervals"]["width"] = 0.0
+    assert "intervals" not in " ".join(sentences(constant))
 
 
 @pytest.mark.parametrize(
