@@ -215,6 +215,7 @@ class TestRefusals:
             (("past.csv", "--last", "5"), "--last: doesn't go with files"),
             (("past.csv", "--read-to", "0:7"), "--read-from, --read-to: don't go with files"),
             (("--topic", "--time-column", "t"), "--time-column: doesn't go with --topic"),
+            (("past.csv", "--from", "20"), "--from 20: expected a share of each stream below 1 (0.2 or 20%)"),
         ],
     )
     def test_the_source(self, options: tuple[str, ...], message: str) -> None:

@@ -9,21 +9,20 @@ if TYPE_CHECKING:
     from streamlstm.service.audit_range import Bound
 
 _OFFSETS = re.compile(r"[0-9]{1,9}:[0-9]{1,18}(,[0-9]{1,9}:[0-9]{1,18})*")
-_EARLIEST_MS = 100_000_000_000  # March 1973: a smaller number is rather an offset
 WHEN = "TIME|P:OFFSET,.."
 
 
 def bound(context: click.Context, option: click.Parameter, text: str | None) -> "Bound":
     """A time, RFC 3339 or epoch milliseconds, or offsets by partition."""
-    from streamlstm.events.times import parse_time
+    from streamlstm.events.times import parse_usual_time
     from streamlstm.service.audit_range import Bound
 
     if text is None:
         return Bound()
     if _OFFSETS.fullmatch(text):
         return Bound(offsets={int(p): int(offset) for p, offset in (each.split(":") for each in text.split(","))})
-    time_ms = parse_time(text, "ms")
-    if time_ms is None or (text.isdigit() and time_ms < _EARLIEST_MS):
+    time_ms = parse_usual_time(text)
+    if time_ms is None:
         raise click.BadParameter(
             f"expected a time such as 2026-01-31T12:00:00Z or 1769860800000 (milliseconds), or offsets such as "
             f"0:1200,1:990 (partition:offset); found {text!r}"

@@ -14,6 +14,9 @@ EARLIEST_MS = -2_208_988_800_000
 LATEST_MS = 7_289_654_399_999
 """The last millisecond of the year 2200, UTC."""
 
+EARLIEST_USUAL_MS = 100_000_000_000
+"""March 1973: where a person writes a smaller number, it is rather something else, such as an offset or a share."""
+
 DECIMALS: dict[TimeUnit, int] = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 """One second is 10**DECIMALS of the unit."""
 
@@ -34,6 +37,15 @@ def parse_time(text: str, unit: TimeUnit) -> int | None:
     None when it is neither or lies outside the years 1900 to 2200.
     """
     return parse_number(text, unit) if _NUMBER.fullmatch(text) else parse_rfc3339(text)
+
+
+def parse_usual_time(text: str) -> int | None:
+    """Epoch milliseconds of what a person gave for a time, RFC 3339 or milliseconds; None also for a number that is
+    hardly meant as one.
+    """
+    time_ms = parse_time(text, "ms")
+    is_unusual = time_ms is not None and time_ms < EARLIEST_USUAL_MS and _NUMBER.fullmatch(text)
+    return None if is_unusual else time_ms
 
 
 def parse_number(text: str, unit: TimeUnit) -> int | None:

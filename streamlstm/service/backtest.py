@@ -15,7 +15,7 @@ from streamlstm.evaluation.pairs import Evidence
 from streamlstm.evaluation.panel import Panel, compare
 from streamlstm.evaluation.summary import Summary, summarise
 from streamlstm.events.fields import FieldPaths
-from streamlstm.events.times import parse_time
+from streamlstm.events.times import parse_usual_time
 from streamlstm.history.history import History
 from streamlstm.model.model_file import Model
 from streamlstm.service.replay import Replay, Replayed
@@ -74,10 +74,11 @@ def read_since(text: str) -> Since:
         share = np.nan
     if 0 <= share < 1:
         return Since(share=share)
-    time = parse_time(text.strip(), "ms")
+    time = parse_usual_time(text.strip())
     if time is None:
         raise UsageError(
-            f"--from {text}: expected a share of each stream below 1 (0.8 or 80%), or a time (RFC 3339 or epoch ms)"
+            f"--from {text}: expected a share of each stream below 1 (0.2 or 20%), or a time "
+            "(2026-01-31T12:00:00Z or 1769860800000, milliseconds)"
         )
     return Since(time_ms=time)
 

@@ -296,7 +296,9 @@ def test_where_scoring_begins(text: str, expected: Since) -> None:
     assert (found.share, found.time_ms) == (pytest.approx(expected.share), expected.time_ms)
 
 
-@pytest.mark.parametrize("text", ["", "x", "100%", "-1%", "nan", "120 %", "yesterday"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "100%", "-1%", "nan", "120 %", "yesterday", "1", "20", "80", "-0.5", "20.5", "1704067200"]
+)
 def test_where_scoring_cannot_begin(text: str) -> None:
     with pytest.raises(UsageError, match=r"--from .*: expected a share"):
         read_since(text)
