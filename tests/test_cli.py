@@ -293,6 +293,10 @@ class TestShowAndImport:
         assert done.returncode == 64
         assert b"--carry and --window: expected one of them, found both" in done.stderr
 
+    def test_a_level_that_is_no_number(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert outcome(["import", "x", "-o", "y", "--carry", "--level", "nan"]) == 64
+        assert "'--level': expected a finite number, found nan" in capsys.readouterr().err
+
     @pytest.mark.parametrize(("option", "text"), [("--mean", "1,x"), ("--horizons", "1.5"), ("--horizons", "1,,2")])
     def test_lists_that_are_none(self, option: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert outcome(["import", "x", "-o", "y", option, text]) == 64

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import click
 
+from streamlstm.cli.numbers import FiniteRange, finite
 from streamlstm.errors import UsageError
 
 Numbers = tuple[float, ...]
@@ -44,13 +45,13 @@ def listed(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Paramet
     default="none",
     help="Scaling of the inputs, undone in the forecasts; running: per stream, from what it has seen.",
 )
-@click.option("--mean", callback=listed(float), metavar="X,..", help="standard: mean of each input, or one for all.")
-@click.option("--std", callback=listed(float), metavar="X,..", help="standard: standard deviation.")
-@click.option("--min", "low", callback=listed(float), metavar="X,..", help="minmax: what becomes 0.")
-@click.option("--max", "high", callback=listed(float), metavar="X,..", help="minmax: what becomes 1.")
+@click.option("--mean", callback=listed(finite), metavar="X,..", help="standard: mean of each input, or one for all.")
+@click.option("--std", callback=listed(finite), metavar="X,..", help="standard: standard deviation.")
+@click.option("--min", "low", callback=listed(finite), metavar="X,..", help="minmax: what becomes 0.")
+@click.option("--max", "high", callback=listed(finite), metavar="X,..", help="minmax: what becomes 1.")
 @click.option("--scaling-window", type=click.IntRange(2), default=1000, help="running: events that count.")
 @click.option(
-    "--level", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Coverage of intervals; they bring scores."
+    "--level", type=FiniteRange(0, 1, max_open=True), default=0.0, help="Coverage of intervals; they bring scores."
 )
 @click.option("--guard", is_flag=True, help="Mix in the last value where the model is no better.")
 def import_(

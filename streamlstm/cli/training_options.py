@@ -7,6 +7,7 @@ import click
 
 from streamlstm.cli.history_source import HistorySource
 from streamlstm.cli.models import listed
+from streamlstm.cli.numbers import FiniteRange, finite
 from streamlstm.cli.options import options
 
 AUTO = "auto"
@@ -53,12 +54,8 @@ network_options = options(
     click.option("--hidden", type=click.IntRange(1, 4096), help="Hidden size of each layer.  [default: the recipe's]"),
     click.option("--layers", type=click.IntRange(1, 8), help="LSTM layers.  [default: the recipe's]"),
     click.option("--batch", type=_SIZE, help="Windows or crops per step.  [default: the recipe's]"),
-    click.option(
-        "--learning-rate", type=click.FloatRange(0, 1, min_open=True), help="Adam's.  [default: the recipe's]"
-    ),
-    click.option(
-        "--tail", type=click.FloatRange(0, 0.9), default=0.2, help="Share of each stream kept for the scores."
-    ),
+    click.option("--learning-rate", type=FiniteRange(0, 1, min_open=True), help="Adam's.  [default: the recipe's]"),
+    click.option("--tail", type=FiniteRange(0, 0.9), default=0.2, help="Share of each stream kept for the scores."),
     click.option("--seed", type=click.IntRange(0), default=0, help="Of initial weights and order."),
     click.option("--threads", type=click.IntRange(0), default=0, help="0: one per core; changes no bit."),
     click.option(
@@ -71,20 +68,16 @@ network_options = options(
 _PATH = click.Path(path_type=Path)
 auto_options = options(
     click.option("--horizon", type=click.IntRange(1, 1024), help="Steps ahead, from 1 to this.  [default: 1]"),
+    click.option("--level", type=FiniteRange(0, 1, max_open=True), help="Of the intervals; 0: none.  [default: 0.9]"),
     click.option(
-        "--level", type=click.FloatRange(0, 1, max_open=True), help="Of the intervals; 0: none.  [default: 0.9]"
-    ),
-    click.option(
-        "--quantiles", callback=listed(float), metavar="LOW,HIGH", help="The level by its ends, such as 0.05,0.95."
+        "--quantiles", callback=listed(finite), metavar="LOW,HIGH", help="The level by its ends, such as 0.05,0.95."
     ),
     click.option("--guard/--no-guard", default=None, help="Weigh the model against naive forecasts.  [default: guard]"),
     click.option("--steps", type=_SIZE, help="Of training at most.  [default: 10000]"),
-    click.option(
-        "--time-limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Of training at most."
-    ),
+    click.option("--time-limit", type=FiniteRange(0, min_open=True), metavar="SECONDS", help="Of training at most."),
     click.option("--checkpoint", type=_PATH, metavar="FILE", help="Keep the state of training here; go on from it."),
     click.option(
-        "--save-every", type=click.FloatRange(0), metavar="SECONDS", help="Between two checkpoints.  [default: 30]"
+        "--save-every", type=FiniteRange(0), metavar="SECONDS", help="Between two checkpoints.  [default: 30]"
     ),
     click.option("--plot", type=_PATH, metavar="FILE.png", help="Save the curves as a picture."),
 )
