@@ -221,6 +221,13 @@ class TestRefusals:
     def test_the_source(self, options: tuple[str, ...], message: str) -> None:
         assert message in refused(backtest(*options))
 
+    def test_columns_of_json_lines(self, folder: Path) -> None:
+        (folder / "past.jsonl").write_text('{"ts":1,"load":2}\n')
+        options = ("--model", folder / "model.safetensors", "--value-columns", "load")
+        said = refused(backtest(folder / "past.csv", folder / "past.jsonl", *options))
+        assert "--value-columns: expected a table; " in said
+        assert "past.jsonl is JSON lines, whose fields are --set input.value_fields=" in said
+
     @pytest.mark.parametrize("options", [("--json", "no/such/folder/a.json"), ("--output", "no/such/folder/a.jsonl")])
     def test_files_that_cannot_be_written(self, folder: Path, options: tuple[str, str]) -> None:
         command = ["backtest", folder / "past.csv", "--model", folder / "model.safetensors", *options]

@@ -293,6 +293,11 @@ class TestShowAndImport:
         assert done.returncode == 64
         assert b"--carry and --window: expected one of them, found both" in done.stderr
 
+    def test_a_window_for_no_running_scaling(self) -> None:
+        done = cli("import", "x", "-o", "y", "--carry", "--scaling-window", "9")
+        assert done.returncode == 64
+        assert b"--scaling-window: expected --scaling running beside it, found none" in done.stderr
+
     def test_a_level_that_is_no_number(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert outcome(["import", "x", "-o", "y", "--carry", "--level", "nan"]) == 64
         assert "'--level': expected a finite number, found nan" in capsys.readouterr().err

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from streamlstm.cli.main import commands
+from streamlstm.cli.main import commands, outcome
+from streamlstm.errors import ConfigError
 from streamlstm.model.model_file import load
 
 DATA = Path(__file__).parents[1] / "deploy" / "demo" / "data"
 
 
-def train(*arguments: str | Path) -> Result:
+def train(*arguments: str | Path | int) -> Result:
     return CliRunner().invoke(commands, ["train", *map(str, arguments)])
 
 
@@ -109,3 +110,60 @@ def test_a_real_series(tmp_path: Path) -> None:
     )
     assert found.exit_code == 0
     assert "learned from 8,244 windows; held to 2,064 events after them" in found.stdout
+
+
+QUICK = ("--recipe", "keras-tutorial", "--epochs", 1, "--window", 4)
+
+
+class TestConfiguration:
+    """Where the fields of an event stand, and the unit of its time, are those of the daemon."""
+
+    def test_the_unit_of_times(self, tmp_path: Path) -> None:
+        rows = "".join(f"a,{1_700_000_000_000_000 + 60_000_000 * k},{v}\n" for k, v in enumerate(wave(60)))
+        (tmp_path / "us.csv").write_text("stream,ts,value\n" + rows)
+        found = train(tmp_path / "us.csv", "-o", tmp_path / "m", *QUICK, "--set", "input.time_unit=us")
+        assert found.exit_code == 0, found.output
+        assert "2023-11-14" in found.stderr
+
+    def test_the_fields_by_file_and_by_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        lines = [{"device": name, "ts": 60_000 * k, "v": v} for name in "ab" for k, v in enumerate(wave(60))]
+        (tmp_path / "past.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+        (tmp_path / "streamlstm.toml").write_text('[input]\nstream_field = "device"\n')
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("STREAMLSTM_INPUT__VALUE_FIELDS", '["v"]')
+        found = train("past.jsonl", "-o", "m", *QUICK)
+        assert found.exit_code == 0, found.output
+        assert "of 2 streams" in found.stdout
+
+    def test_an_unknown_key(self, tmp_path: Path) -> None:
+        past = write_csv(tmp_path / "past.csv", {"a": wave(60)})
+        found = train(past, "-o", tmp_path / "m", "--set", "input.time_unt=us")
+        assert isinstance(found.exception, ConfigError)
+        assert "did you mean input.time_unit?" in str(found.exception)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "said"),
+    [
+        ("past.jsonl", ("--stream-column", "device"), "--set input.stream_field=NAME"),
+        ("past.jsonl", ("--time-column", "t"), "--set input.time_fields="),
+        ("-", ("--value-columns", "v"), "--value-columns: expected a table; - is JSON lines"),
+        ("past.csv", ("--save-every", "3"), "--save-every: expected --checkpoint beside it"),
+        ("past.csv", ("--level", "nan"), "'--level': expected a finite number, found nan"),
+        ("past.csv", ("--time-limit", "inf"), "'--time-limit': expected a finite number, found inf"),
+        ("past.csv", ("--quantiles", "0.05,nan"), "'--quantiles': expected finite values"),
+    ],
+)
+def test_options_that_would_be_ignored_or_mean_nothing(
+    source: str,
+    options: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_csv(tmp_path / "past.csv", {"a": wave(60)})
+    (tmp_path / "past.jsonl").write_text('{"device":"a","ts":1,"value":2}\n')
+    path = source if source == "-" else str(tmp_path / source)
+    assert outcome(["train", path, "-o", str(tmp_path / "m"), *options]) == 64
+    assert said in capsys.readouterr().err + caplog.text

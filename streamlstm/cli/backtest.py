@@ -129,26 +129,7 @@ def _read(source: HistorySource, config: "Config", models: list[tuple[str, "Mode
 
     if len(models) == 2:
         require_comparable(models[0][1], models[1][1])
-    inputs = models[0][1].inputs
-    past = source.read_topic(config, inputs, "arrival") if source.topic else _read_files(source, config, inputs)
-    for line in past.report.lines():
-        click.echo(line, err=True)
-    return past
-
-
-def _read_files(source: HistorySource, config: "Config", inputs: tuple[str, ...]) -> "History":
-    from dataclasses import replace
-
-    from streamlstm.history.columns import Wanted
-    from streamlstm.history.files import read_files, total_bytes
-    from streamlstm.service.history_topic import rules_of
-    from streamlstm.service.wiring import field_paths
-
-    wanted = Wanted(field_paths(config, inputs), source.stream_column, source.time_column, source.value_columns)
-    # a file has no record timestamps that its events could be ahead of, and no offsets
-    rules = replace(rules_of(config, "arrival"), max_ahead_ms=None, keep_offsets=False)
-    with progress_bar(total_bytes(source.history), "reading") as progress:
-        return read_files(source.history, wanted, rules, progress)
+    return source.read(config, models[0][1].inputs, "arrival")
 
 
 def _run(past: "History", config: "Config", models: list[tuple[str, "Model"]], options: Any) -> list["Backtest"]:

@@ -49,7 +49,7 @@ def listed(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Paramet
 @click.option("--std", callback=listed(finite), metavar="X,..", help="standard: standard deviation.")
 @click.option("--min", "low", callback=listed(finite), metavar="X,..", help="minmax: what becomes 0.")
 @click.option("--max", "high", callback=listed(finite), metavar="X,..", help="minmax: what becomes 1.")
-@click.option("--scaling-window", type=click.IntRange(2), default=1000, help="running: events that count.")
+@click.option("--scaling-window", type=click.IntRange(2), help="running: events that count.  [default: 1000]")
 @click.option(
     "--level", type=FiniteRange(0, 1, max_open=True), default=0.0, help="Coverage of intervals; they bring scores."
 )
@@ -69,7 +69,7 @@ def import_(
     std: Numbers,
     low: Numbers,
     high: Numbers,
-    scaling_window: int,
+    scaling_window: int | None,
     level: float,
     guard: bool,
 ) -> None:
@@ -78,8 +78,7 @@ def import_(
     FILE: a PyTorch state_dict or checkpoint, safetensors, .keras, .h5, .weights.h5 or .onnx. No code in it is run, and
     neither PyTorch nor TensorFlow is needed. One of --carry and --window must be said unless FILE itself fixes it.
     """
-    if carry and window is not None:
-        raise UsageError("--carry and --window: expected one of them, found both")
+    _refuse_odd(carry, window, scaling, scaling_window)
     from streamlstm.model import importing
     from streamlstm.model.describing import describe
     from streamlstm.model.model_file import ScalingKind, save
@@ -96,7 +95,7 @@ def import_(
     )
     model, notes = importing.import_model(source, options)
     wanted = importing.make_scaling(
-        ScalingKind(scaling), len(model.inputs), mean=mean, std=std, low=low, high=high, window=scaling_window
+        ScalingKind(scaling), len(model.inputs), mean=mean, std=std, low=low, high=high, window=scaling_window or 1000
     )
     model = replace(model, scaling=wanted, model_hash="")
     save(model, output)
@@ -104,6 +103,13 @@ def import_(
         click.echo(f"note: {note}", err=True)
     click.echo(describe(model))
     click.echo(f"wrote {output}", err=True)
+
+
+def _refuse_odd(carry: bool, window: int | None, scaling: str, scaling_window: int | None) -> None:
+    if carry and window is not None:
+        raise UsageError("--carry and --window: expected one of them, found both")
+    if scaling_window is not None and scaling != "running":
+        raise UsageError(f"--scaling-window: expected --scaling running beside it, found {scaling}")
 
 
 @click.command()

@@ -12,7 +12,6 @@ from streamlstm.cli.curves import curves, require_matplotlib, save_plot
 from streamlstm.cli.history_source import source_options
 from streamlstm.cli.models import listed
 from streamlstm.cli.options import config_options, load_config
-from streamlstm.cli.progress import progress_bar
 from streamlstm.cli.training_options import (
     AUTO,
     OF_AUTO,
@@ -56,12 +55,11 @@ def train(**given: Any) -> int:
     """
     asked = Asked(**given)
     _refuse_what_does_not_apply(asked)
+    config = load_config(asked.config_file, asked.overrides)
     if asked.plot:
         require_matplotlib()
     options = _options(asked) if asked.recipe == AUTO else None
-    past = _topic_history(asked) if asked.topic else _file_history(asked)
-    for line in past.report.lines():
-        click.echo(line, err=True)
+    past = asked.read(config, asked.inputs or ("value",), "time")
     return _train_by_tutorial(asked, past) if options is None else _train_automatically(asked, options, past)
 
 
@@ -71,6 +69,8 @@ def _refuse_what_does_not_apply(asked: Asked) -> None:
     for name, option in (OF_TUTORIALS if asked.recipe == AUTO else OF_AUTO).items():
         if getattr(asked, name) not in (None, ()):
             raise UsageError(f"{option}: doesn't go with --recipe {asked.recipe}")
+    if asked.save_every is not None and asked.checkpoint is None:
+        raise UsageError("--save-every: expected --checkpoint beside it, found none")
 
 
 def _options(asked: Asked) -> "AutoOptions":
@@ -115,22 +115,6 @@ def _level(asked: Asked) -> float:
 
 def _threads(asked: Asked) -> int:
     return asked.threads or len(os.sched_getaffinity(0))
-
-
-def _file_history(asked: Asked) -> "History":
-    from streamlstm.events.fields import FieldPaths
-    from streamlstm.history.collector import Rules
-    from streamlstm.history.columns import Wanted
-    from streamlstm.history.files import read_files, total_bytes
-
-    paths = FieldPaths(inputs=asked.inputs or ("value",))
-    wanted = Wanted(paths, asked.stream_column, asked.time_column, asked.value_columns)
-    with progress_bar(total_bytes(asked.history), "reading") as progress:
-        return read_files(asked.history, wanted, Rules(), progress)
-
-
-def _topic_history(asked: Asked) -> "History":
-    return asked.read_topic(load_config(asked.config_file, asked.overrides), asked.inputs or ("value",), "time")
 
 
 def _train_automatically(asked: Asked, options: "AutoOptions", past: "History") -> int:

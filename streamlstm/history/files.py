@@ -101,7 +101,7 @@ def _stem(path: str) -> str:
 
 def _read(collector: Collector, source: Source, wanted: Wanted, progress: Progress) -> None:
     path = source.path
-    kind = _format(path)
+    kind = format_of(path)
     if kind == "parquet":
         read_parquet(collector, path, source.stream, wanted)
         progress(os.path.getsize(path))
@@ -113,7 +113,8 @@ def _read(collector: Collector, source: Source, wanted: Wanted, progress: Progre
             read_lines(collector, file, "stdin" if path == STDIN else path, source.stream, wanted.fields)
 
 
-def _format(path: str) -> Format:
+def format_of(path: str) -> Format:
+    """By its name, or by a first look at it. Raises InputMissingError, BadDataError."""
     if path == STDIN:
         return "lines"
     with open_source(path, lambda read: None) as file:
