@@ -239,7 +239,7 @@ class TestRefusals:
         past, model = write_history(tmp_path / "past.csv", 20), write_model(tmp_path / "model.safetensors")
         before = (tmp_path / over).read_bytes()
         said = refused(backtest(tmp_path, "--model", model, option, tmp_path / over))
-        assert f"{option} {tmp_path / over}: is read too; expected another file" in said
+        assert f"{option} {tmp_path / over}: expected a file of its own, found that of " in said
         assert (tmp_path / over).read_bytes() == before
         assert past.exists()
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamlstm.cli.history_source import HistorySource, source_options
-from streamlstm.cli.options import config_options, load_config
+from streamlstm.cli.options import config_options, file_of, load_config
+from streamlstm.cli.outputs import STANDARD, Output, require_outputs
 from streamlstm.cli.progress import progress_bar
 from streamlstm.errors import UsageError
 
@@ -27,9 +28,16 @@ if TYPE_CHECKING:
 )
 @click.option("--from", "since", default="0.8", metavar="WHERE", help="Share of each stream, or time, to score from.")
 @click.option("--period", type=click.IntRange(1), help="Events of a season.  [default: the model's, or none]")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="All forecasts, as JSON lines.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="The measures, as JSON.")
-@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="One HTML page with everything.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="All forecasts, as JSON lines; - is standard output.",
+)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="The measures, as JSON; or -."
+)
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="One HTML page with everything; or -.")
 @click.option("--top", type=click.IntRange(1, 1000), default=10, help="Best and worst streams to list.")
 @click.option("--batch-size", type=click.IntRange(1), default=20_000, help="Events per batch; changes no byte.")
 @click.option("--threads", type=click.IntRange(0), help="Instead of engine.threads; changes no byte.")
@@ -71,14 +79,16 @@ def backtest(
     )  # fmt: skip
     _refuse_odd(compare, model, output, report)
     paths = compare or (model if model is not None else Path(config.model.path),)
-    _refuse_overwriting(source.history, paths, {"--output": output, "--json": json_file, "--report": report})
+    outputs = [Output("--output", output), Output("--json", json_file), Output("--report", report)]
+    read = [("--compare" if compare else "--model", path) for path in paths]
+    require_outputs(outputs, [*source.files(), *read, ("-c", file_of(config_file))])
     models = [(str(path), _load(path)) for path in paths]
     past = _read(source, config, models)
     tests = _run(past, config, models, options)
     panels = _panels(tests)
     found = document(past, tests, panels, top)
     for line in lines(found):
-        click.echo(line, err=str(output) == "-")
+        click.echo(line, err=STANDARD in map(str, (output, json_file, report)))
     _write(json_file, report, past, found, tests, panels)
 
 
@@ -86,13 +96,19 @@ def _write(
     json_file: Path | None, report: Path | None, past: "History", found: Any, tests: list["Backtest"], panels: list[Any]
 ) -> None:
     if json_file is not None:
-        json_file.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        click.echo(f"wrote {json_file}", err=True)
+        _write_text(json_file, json.dumps(found, indent=1, allow_nan=False) + "\n")
     if report is not None:
-        from streamlstm.service.backtest_report import write_report
+        from streamlstm.service.backtest_report import page
 
-        write_report(report, past, found, tests, panels)
-        click.echo(f"wrote {report}", err=True)
+        _write_text(report, page(past, found, tests, panels))
+
+
+def _write_text(path: Path, text: str) -> None:
+    if str(path) == STANDARD:
+        click.echo(text.encode(), nl=False)
+        return
+    path.write_text(text, encoding="utf-8")
+    click.echo(f"wrote {path}", err=True)
 
 
 def _refuse_odd(
@@ -105,17 +121,6 @@ def _refuse_odd(
         from streamlstm.service.backtest_report import require_plots
 
         require_plots()
-
-
-def _refuse_overwriting(history: tuple[str, ...], models: tuple[Path, ...], written: dict[str, Path | None]) -> None:
-    from streamlstm.history.files import sources_of
-    from streamlstm.history.report import Report
-
-    sources = sources_of(history, Report()) if history else []
-    read = [*(Path(source.path) for source in sources), *models]
-    for option, path in written.items():
-        if path is not None and path.exists() and any(each.exists() and path.samefile(each) for each in read):
-            raise UsageError(f"{option} {path}: is read too; expected another file")
 
 
 def _load(path: Path) -> "Model":

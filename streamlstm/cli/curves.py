@@ -94,10 +94,17 @@ def _stage(stage: str) -> str:
     return "network" if stage == TAIL else "network on everything"
 
 
-def require_matplotlib() -> None:
-    """Before hours of training: raises UsageError."""
+def require_plot(path: Path) -> None:
+    """Before hours of training: raises UsageError where there is no matplotlib, or it doesn't know such a picture."""
     if not importlib.util.find_spec("matplotlib"):
         raise UsageError("--plot needs matplotlib: install streamlstm[train]")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    known = sorted(set(FigureCanvasAgg.get_supported_filetypes()) - {"pgf"})  # that one needs LaTeX
+    if path.suffix[1:].lower() not in known:
+        raise UsageError(
+            f"--plot {path}: expected a name ending in .{', .'.join(known)}; found {path.suffix or 'none'}"
+        )
 
 
 def save_plot(looks: dict[str, list["Look"]], linear: float | None, path: Path) -> None:

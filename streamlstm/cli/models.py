@@ -8,6 +8,7 @@ from typing import Any, Literal
 import click
 
 from streamlstm.cli.numbers import FiniteRange, finite
+from streamlstm.cli.outputs import Output, require_outputs
 from streamlstm.errors import UsageError
 
 Numbers = tuple[float, ...]
@@ -79,6 +80,7 @@ def import_(
     neither PyTorch nor TensorFlow is needed. One of --carry and --window must be said unless FILE itself fixes it.
     """
     _refuse_odd(carry, window, scaling, scaling_window)
+    require_outputs([Output("-o", output, file_only=True)], [("FILE", source)])
     from streamlstm.model import importing
     from streamlstm.model.describing import describe
     from streamlstm.model.model_file import ScalingKind, save

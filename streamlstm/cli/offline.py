@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from streamlstm.cli.options import config_options, load_config
+from streamlstm.cli.options import config_options, file_of, load_config
+from streamlstm.cli.outputs import Output, require_outputs
 
 if TYPE_CHECKING:
     from streamlstm.service.offline import Tally
@@ -66,6 +67,10 @@ def forecast(
         partition=partition,
         first_offset=first_offset,
         dead_letters=dead_letters,
+    )
+    require_outputs(
+        [Output("--output", output), Output("--dead-letters", dead_letters)],
+        [("--input", source), ("--model", options.model), ("-c", file_of(config_file))],
     )
     with progress_bar(source) as progress:
         tally = forecast_file(options, config, progress)

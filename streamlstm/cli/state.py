@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamlstm.cli.options import config_options, load_cluster_config
+from streamlstm.cli.options import config_options, file_of, load_cluster_config
+from streamlstm.cli.outputs import Output, require_outputs
 from streamlstm.cli.progress import progress_bar
 from streamlstm.cli.table import aligned
 from streamlstm.errors import BadDataError, InputMissingError, UsageError
@@ -76,6 +77,7 @@ def export(config_file: Path | None, overrides: tuple[str, ...], path: str) -> N
     from streamlstm.service.export_state import write_arrays, write_lines
     from streamlstm.service.inspect_state import opened
 
+    require_outputs([Output("FILE", path)], [("-c", file_of(config_file))])
     write = write_arrays if path.endswith(".npz") else write_lines
     with opened(config) as inspection, progress_bar(inspection.total, "exporting") as progress:
         count = write(path, inspection.export(progress))

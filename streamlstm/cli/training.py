@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamlstm.cli.curves import curves, require_matplotlib, save_plot
+from streamlstm.cli.curves import curves, require_plot, save_plot
 from streamlstm.cli.history_source import source_options
 from streamlstm.cli.models import listed
-from streamlstm.cli.options import config_options, load_config
+from streamlstm.cli.options import config_options, file_of, load_config
+from streamlstm.cli.outputs import Output, require_outputs
 from streamlstm.cli.training_options import (
     AUTO,
     OF_AUTO,
@@ -56,8 +57,11 @@ def train(**given: Any) -> int:
     asked = Asked(**given)
     _refuse_what_does_not_apply(asked)
     config = load_config(asked.config_file, asked.overrides)
+    written = {"-o": asked.output, "--checkpoint": asked.checkpoint, "--plot": asked.plot}
+    outputs = [Output(option, path, file_only=True) for option, path in written.items()]
+    require_outputs(outputs, [*asked.files(), ("-c", file_of(asked.config_file))])
     if asked.plot:
-        require_matplotlib()
+        require_plot(asked.plot)
     options = _options(asked) if asked.recipe == AUTO else None
     past = asked.read(config, asked.inputs or ("value",), "time")
     return _train_by_tutorial(asked, past) if options is None else _train_automatically(asked, options, past)

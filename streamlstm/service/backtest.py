@@ -19,8 +19,8 @@ from streamlstm.events.times import parse_usual_time
 from streamlstm.history.history import History
 from streamlstm.model.model_file import Model
 from streamlstm.service.replay import Replay, Replayed
+from streamlstm.service.whole_file import open_whole
 from streamlstm.service.wiring import field_paths, forecaster_settings, thread_count
-from streamlstm.transport import files
 
 Told = Callable[[int], None]
 
@@ -103,7 +103,7 @@ def backtest(
     threads = thread_count(options.threads)
     with ExitStack() as stack:
         executor = stack.enter_context(ThreadPoolExecutor(threads, "step"))
-        output = None if options.output is None else stack.enter_context(files.open_output(str(options.output)))
+        output = None if options.output is None else stack.enter_context(open_whole(str(options.output)))
         replay = Replay(
             history, model, forecaster_settings(config, threads), executor,
             tail=tail, topic=config.input.topic, batch_size=options.batch_size,

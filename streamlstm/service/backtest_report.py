@@ -25,10 +25,8 @@ def require_plots() -> None:
         raise UsageError("--report: expected matplotlib, which draws it: pip install 'streamlstm[report]'; found none")
 
 
-def write_report(
-    path: Path, history: History, document: Document, tests: Sequence[Backtest], panels: Sequence[Panel]
-) -> None:
-    """Raises OSError from the disk."""
+def page(history: History, document: Document, tests: Sequence[Backtest], panels: Sequence[Panel]) -> str:
+    """The text of the page."""
     from streamlstm.report.page import Compared, render  # noqa: PLC0415, of the extra [report]
     from streamlstm.report.sections import Shown  # noqa: PLC0415
 
@@ -53,4 +51,4 @@ def write_report(
             panel.mae[is_known] / panel.other_mae[is_known],
             np.asarray(panel.verdicts)[is_known],
         )
-    path.write_text(render(document, list(history.report.lines()), shown, compared), encoding="utf-8")
+    return render(document, list(history.report.lines()), shown, compared)

@@ -6,8 +6,8 @@ import numpy as np
 import orjson
 
 from streamlstm.service.stream_columns import Columns, json_rows, keys_of
+from streamlstm.service.whole_file import open_whole
 from streamlstm.state.snapshot import Chunk, Leaf
-from streamlstm.transport import files
 
 Chunks = Iterator[tuple[Leaf, Chunk, Columns]]
 
@@ -15,7 +15,7 @@ Chunks = Iterator[tuple[Leaf, Chunk, Columns]]
 def write_lines(path: str, chunks: Chunks) -> int:
     """A JSON line for each stream, to a file or to standard output for "-"; returns how many."""
     count = 0
-    with files.open_output(path) as file:
+    with open_whole(path) as file:
         for leaf, chunk, columns in chunks:
             header = chunk.header
             where = {
@@ -46,6 +46,6 @@ def write_arrays(path: str, chunks: Chunks) -> int:
         for name, column in full.items():
             found.setdefault(name, []).append(column.copy())
     arrays = {name: np.concatenate(parts) for name, parts in found.items()}
-    with files.open_output(path) as file:
+    with open_whole(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     return len(arrays.get("stream", ()))

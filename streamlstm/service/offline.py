@@ -5,12 +5,12 @@ engine, same printer. `src` names the topic and partition it is told to, and cou
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -18,7 +18,6 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.engine.forecaster import Forecaster, refused
-from streamlstm.errors import UsageError
 from streamlstm.events.batch import EventBatch, Reason
 from streamlstm.events.decode import JsonDecoder
 from streamlstm.events.encode import ForecastEncoder
@@ -33,7 +32,7 @@ HEAD_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class OfflineOptions:
-    """What `streamlstm forecast` was asked for. Paths may be "-".
+    """What `streamlstm forecast` was asked for. Paths may be "-"; all are different files.
 
     `format` auto goes by the file's name, then by its first byte. `dead_letters` is where bad events go as JSON lines;
     None: they are only counted.
@@ -68,29 +67,21 @@ def forecast(options: OfflineOptions, config: Config, progress: Callable[[int], 
     model = load(options.model)
     with ExitStack() as stack:
         source = stack.enter_context(files.open_input(options.input))
-        _refuse_same_file(options)
-        output = stack.enter_context(files.open_output(options.output))
-        letters = stack.enter_context(files.open_output(options.dead_letters)) if options.dead_letters else None
         blocks, paths = _read(source, options, config, model)
+        begun = list(islice(blocks, 1))  # what can't be read has emptied no output
         executor = stack.enter_context(ThreadPoolExecutor(thread_count(options.threads), "step"))
         # a line has no record timestamp that its event could be ahead of
         settings = replace(forecaster_settings(config, thread_count(options.threads)), max_ahead_ms=None)
-        topic = options.topic or config.input.topic
-        run = _Run(model, paths, topic, options, Forecaster(model, settings, executor), output, letters)
+        forecaster = Forecaster(model, settings, executor)
+        output = stack.enter_context(files.open_output(options.output))
+        letters = stack.enter_context(files.open_output(options.dead_letters)) if options.dead_letters else None
+        run = _Run(model, paths, options.topic or config.input.topic, options, forecaster, output, letters)
         read = 0
-        for block in blocks:
+        for block in chain(begun, blocks):
             run.forecast(block)
             read += len(block)
             progress(source.tell() if source.seekable() else read)
     return run.tally
-
-
-def _refuse_same_file(options: OfflineOptions) -> None:
-    """Opening the output would empty the input before it is read."""
-    if "-" in (options.input, options.output) or not os.path.exists(options.output):
-        return
-    if os.path.samefile(options.input, options.output):
-        raise UsageError(f"--output {options.output}: is the input too; expected another file")
 
 
 def _read(
