@@ -179,6 +179,12 @@ class TestExitCodes:
         assert done.stderr.startswith(b"streamlstm: ")
 
 
+@pytest.mark.parametrize("text", ["20", "-5", "1704067200", "20.5", "yesterday"])
+def test_a_range_does_not_begin_shortly_after_1970(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(["audit", f"--from={text}"]) == 64
+    assert "expected a time such as 2026-01-31T12:00:00Z" in capsys.readouterr().err
+
+
 class TestInit:
     def test_writes_the_shipped_file_once(self, tmp_path: Path) -> None:
         first, second = cli("init", cwd=tmp_path), cli("init", cwd=tmp_path)
