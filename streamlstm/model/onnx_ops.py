@@ -9,15 +9,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from streamlstm.model.forward import sigmoid
 from streamlstm.model.onnx_graph import Node
 
 Array = NDArray[Any]
 Operands = Sequence[Array | None]
-_INTEGER_TYPES = (2, 3, 4, 5, 6, 7, 12, 13)  # TensorProto.DataType
+# TensorProto.DataType -> what Cast computes. Every float is a float64 here; rounding to a narrower one is left out.
+_CAST_TYPES: dict[int, DTypeLike] = {
+    **dict.fromkeys((1, 10, 11, 16), np.float64),
+    **{2: np.uint8, 3: np.int8, 4: np.uint16, 5: np.int16, 6: np.int32, 7: np.int64, 12: np.uint32, 13: np.uint64},
+    9: np.bool_,
+}
 AXES_ARE_INPUT_SINCE = 13
+_ROWS_TO_LOAD = 8  # loading a matrix from memory takes as long as multiplying this many rows by it
+_STEP = 1_000_000  # the calls of one step take as long as this many products
 
 
 def output_size(node: Node, operands: Operands) -> int:
@@ -42,6 +49,25 @@ def _output_size(node: Node, given: list[Array]) -> Any:
         case "Gather":
             return given[0].size // max(given[0].shape[node.attributes.get("axis", 0)], 1) * given[1].size
     return sum(operand.size for operand in given)
+
+
+def output_work(node: Node, operands: Operands) -> int:
+    """Products that an operator is about to compute, or as many as take as long; told before it runs."""
+    return int(_output_work(node, [operand for operand in operands if operand is not None]))
+
+
+def _output_work(node: Node, given: list[Array]) -> Any:
+    match node.operator:
+        case "LSTM":
+            x, W, R = given[:3]
+            by_batch = bool(node.attributes.get("layout", 0))
+            steps, rows = (x.shape[1], x.shape[0]) if by_batch else x.shape[:2]
+            return steps * ((rows + _ROWS_TO_LOAD) * (W.size + R.size) + _STEP)
+        case "MatMul":
+            return _output_size(node, given) * given[0].shape[-1]
+        case "Gemm":
+            return given[0].size * max(given[1].shape)
+    return 0
 
 
 def compute(node: Node, operands: Operands, opset: int) -> tuple[Array, ...]:
@@ -71,8 +97,11 @@ def _add(node: Node, operands: Operands, opset: int) -> tuple[Array, ...]:
 
 
 def _cast(node: Node, operands: Operands, opset: int) -> tuple[Array, ...]:
-    integer = node.attributes["to"] in _INTEGER_TYPES
-    return (_given(operands[0]).astype(np.int64 if integer else np.float64, copy=False),)
+    kind = node.attributes["to"]
+    if kind not in _CAST_TYPES:
+        raise ValueError(f"a cast to type {kind}")
+    cast = _given(operands[0]).astype(_CAST_TYPES[kind], copy=False)
+    return (cast if cast.dtype == np.float64 else cast.astype(np.int64, copy=False),)
 
 
 def _concat(node: Node, operands: Operands, opset: int) -> tuple[Array, ...]:
@@ -128,8 +157,8 @@ def _shape(node: Node, operands: Operands, opset: int) -> tuple[Array, ...]:
     return (np.array(shape[node.attributes.get("start", 0) : node.attributes.get("end")], np.int64),)
 
 
-def _slice(node: Node, operands: Operands, opset: int) -> tuple[Array, ...]:
-    array = _given(operands[0])
+def slice_bounds(node: Node, operands: Operands) -> list[tuple[int, int, int, int]]:
+    """(axis, start, end, step) for every axis that a Slice names, as they are written: negative ones are kept."""
     if "starts" in node.attributes:
         starts, ends = node.attributes["starts"], node.attributes["ends"]
         axes, steps = node.attributes.get("axes"), None
@@ -137,9 +166,14 @@ def _slice(node: Node, operands: Operands, opset: int) -> tuple[Array, ...]:
         starts, ends = _integers(operands[1]), _integers(operands[2])
         axes = _integers(operands[3]) if len(operands) > 3 and operands[3] is not None else None
         steps = _integers(operands[4]) if len(operands) > 4 and operands[4] is not None else None
-    window = [slice(None)] * array.ndim
     axes = axes if axes is not None else list(range(len(starts)))
-    for axis, start, end, step in zip(axes, starts, ends, steps or [1] * len(starts), strict=True):
+    return list(zip(axes, starts, ends, steps or [1] * len(starts), strict=True))
+
+
+def _slice(node: Node, operands: Operands, opset: int) -> tuple[Array, ...]:
+    array = _given(operands[0])
+    window = [slice(None)] * array.ndim
+    for axis, start, end, step in slice_bounds(node, operands):
         beyond_start = step < 0 and end < -array.shape[axis]  # a negative step runs past index 0
         window[axis] = slice(start, None if beyond_start else end, step)
     return (array[tuple(window)],)
