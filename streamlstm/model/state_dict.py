@@ -17,7 +17,8 @@ from streamlstm.model.parameters import Float32, Layer, Parameters, join_biases
 from streamlstm.model.tensors import Tensor, read_exact, read_float32, require_shape, to_float32
 
 _RECURRENT = re.compile(
-    r"(?P<module>.*?)(?P<part>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(?P<layer>\d{1,4}))?(?P<reverse>_reverse)?"
+    r"(?P<module>.*?)(?P<part>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)"
+    r"(?:_l(?P<layer>0|[1-9][0-9]{0,3}))?(?P<reverse>_reverse)?"  # as PyTorch counts: one spelling for each layer
 )
 
 
@@ -130,15 +131,15 @@ def _hidden(weight_ih: Tensor, weight_hh: Tensor) -> int:
 def _head(recurrent: _Recurrent, others: dict[str, Tensor], where: str) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of the one nn.Linear beside the LSTM."""
     weights = [name for name in others if name.endswith("weight") and len(others[name].shape) == 2]
-    if not others:
-        found = f"only {recurrent.module.rstrip('.') or 'the LSTM'}"
+    if not weights:
+        found = _names(others)[:120] if others else f"only {recurrent.module.rstrip('.') or 'the LSTM'}"
         raise ModelFileError(f"{where}: weight", "no output layer", expected="one nn.Linear on the last h", found=found)
     if len(weights) > 1:
         problem = "several linear layers; what stands between them is not in a state_dict"
         raise ModelFileError(f"{where}: {weights[1][:200]}", problem, expected="one nn.Linear", found=_names(weights))
-    bias_name = weights[0].removesuffix("weight") + "bias" if weights else ""
+    bias_name = weights[0].removesuffix("weight") + "bias"
     for name, tensor in others.items():
-        if name not in (*weights, bias_name):
+        if name not in (weights[0], bias_name):
             problem = "a tensor of no LSTM and no output layer; leaving it out would change the forecasts"
             raise ModelFileError(
                 tensor.where, problem, expected="one nn.LSTM and one nn.Linear", found=str(tensor.shape)
@@ -148,4 +149,4 @@ def _head(recurrent: _Recurrent, others: dict[str, Tensor], where: str) -> tuple
 
 def _names(names: object) -> str:
     listed = sorted(names) if isinstance(names, list | dict) else []
-    return (", ".join(listed)[:200]) or "no tensor"
+    return (", ".join(name or "a tensor without name" for name in listed)[:200]) or "no tensor"

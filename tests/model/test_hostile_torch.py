@@ -12,7 +12,7 @@ import pytest
 
 from streamlstm.errors import ModelFileError
 from streamlstm.model.importing import read_foreign
-from tests.model.torch_writing import Stored, archive, integer, lstm, name, pickled, ramp, save, text, tuple_of
+from tests.model.torch_writing import Stored, archive, dense, integer, lstm, name, pickled, ramp, save, text, tuple_of
 
 NASTY = [
     ("posix", "system"),
@@ -185,6 +185,24 @@ def test_two_state_dicts_must_be_told_apart(tmp_path: Path) -> None:
     storages = {stored.key: ramp(stored.elements) for stored in lstm().values()}
     twice = archive(tmp_path / "m.pt", pickled({"generator": inner, "critic": inner}), storages)
     assert "several state_dicts" in refusal(twice)
+
+
+@pytest.mark.parametrize(
+    ("extra", "word"),
+    [
+        ({"": (3,)}, "no output layer; expected one nn.Linear on the last h; found a tensor without name"),
+        ({"": (3, 2)}, "no output layer"),
+        ({"norm.weight": (3,), "norm.bias": (3,)}, "no output layer"),
+        ({"lstm.weight_hh_l00": (8, 2), "fc.weight": (1, 2)}, "lstm.weight_hh_l00: a tensor of no LSTM"),
+        ({"lstm.weight_hh_l\u0660": (8, 2), "fc.weight": (1, 2)}, "lstm.weight_hh_l\u0660: a tensor of no LSTM"),
+        ({"lstm.weight_hh_l0\n": (8, 2), "fc.weight": (1, 2)}, "a tensor of no LSTM"),
+        ({"": (3,), "fc.weight": (1, 2)}, "a tensor of no LSTM"),
+    ],
+)
+def test_names_that_are_no_layer(extra: dict[str, tuple[int, ...]], word: str, tmp_path: Path) -> None:
+    tensors = {name: stored for name, stored in lstm().items() if name.startswith("lstm.")}
+    tensors |= {name: dense(f"more{k}", shape) for k, (name, shape) in enumerate(extra.items())}
+    assert word in refusal(save(tmp_path / "m.pt", tensors))
 
 
 def legacy(*pickles: bytes) -> bytes:
