@@ -36,6 +36,13 @@ class KerasLayer:
             self.refuse(option, "wrong type", "true or false", brief(value))
         return value
 
+    def dtype_policy(self) -> str:
+        """Name of the layer's policy of numbers, as "mixed_float16"; "" when none is said."""
+        match self.config.get("dtype"):
+            case str(name) | {"config": {"name": str(name)}}:
+                return name
+        return ""
+
     def refuse(self, option: str, problem: str, expected: str, found: str) -> NoReturn:
         kind = f" ({self.class_name[:60]})" if self.class_name else ""
         place = f"{self.where}: layer {self.name[:60]}{kind}" + (f": {option}" if option else "")

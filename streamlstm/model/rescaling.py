@@ -17,22 +17,20 @@ from streamlstm.model.tensors import to_float32
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """x' = scale x + offset; float64 (I,) each."""
+    """x' = scale x + offset; float64 (I,) each, or (1,) for all inputs alike."""
 
     scale: Float64
     offset: Float64
 
-    def after(self, first: "Affine") -> "Affine":
-        """This map applied to the output of `first`."""
-        return Affine(self.scale * first.scale, self.scale * first.offset + self.offset)
 
+def fold(parameters: Parameters, maps: list[Affine], where: str) -> Parameters:
+    """Parameters that take x where the given ones take x after these maps, in their order: folded in float64, rounded
+    once, then compared.
 
-def fold(parameters: Parameters, affine: Affine, where: str) -> Parameters:
-    """Parameters that take x where the given ones take scale x + offset: folded in float64, rounded once, then
-    compared.
-
-    Raises ModelFileError when rounding the folded weights to float32 moves a forecast beyond the tolerance.
+    Raises ModelFileError when a map has neither 1 nor I numbers, or when rounding the folded weights to float32 moves a
+    forecast beyond the tolerance.
     """
+    affine = _one(maps, parameters.inputs, where)
     if not (np.isfinite(affine.scale).all() and np.isfinite(affine.offset).all() and np.all(affine.scale != 0.0)):
         found = "zero, NaN or infinity"
         raise ModelFileError(
@@ -50,3 +48,16 @@ def fold(parameters: Parameters, affine: Affine, where: str) -> Parameters:
         problem = "folding the scaling of the inputs into float32 weights loses too much; use --scaling"
         raise ModelFileError(where, problem, expected="forecasts unchanged", found=f"a change of {error.max():.1e}")
     return folded
+
+
+def _one(maps: list[Affine], inputs: int, where: str) -> Affine:
+    """The maps one after the other as one of (I,)."""
+    scale, offset = np.ones(inputs), np.zeros(inputs)
+    for affine in maps:
+        for numbers in (affine.scale, affine.offset):
+            if numbers.shape not in ((1,), (inputs,)):
+                expected = f"1 or {inputs} numbers"
+                raise ModelFileError(where, "scaling of the inputs", expected=expected, found=str(numbers.size))
+        with np.errstate(over="ignore", invalid="ignore"):
+            scale, offset = scale * affine.scale, offset * affine.scale + affine.offset
+    return Affine(scale, offset)
