@@ -16,6 +16,7 @@ from streamlstm.evaluation.summary import Anomalies, ranked
 from streamlstm.evaluation.sums import quantile_levels
 from streamlstm.history.history import History
 from streamlstm.service.backtest import Backtest
+from streamlstm.service.learned_from import overlap_note
 
 FORMAT = 1
 Document = dict[str, Any]
@@ -35,6 +36,7 @@ def document(history: History, tests: Sequence[Backtest], panels: Sequence[Panel
 def _model(history: History, test: Backtest, top: int) -> Document:
     model, summary, evidence = test.model, test.summary, test.evidence
     has_intervals = evidence.lower is not None
+    scored = _scored(test)
     return {
         "model": {
             "path": test.path,
@@ -46,7 +48,8 @@ def _model(history: History, test: Backtest, top: int) -> Document:
         },
         "events": test.replayed.events,
         "refused": dict(sorted(test.replayed.refused.items())),
-        "scored": _scored(test),
+        "scored": scored,
+        "note": overlap_note(model.origin, history, scored["first_ms"]),
         "period": summary.period,
         "level": evidence.level if has_intervals else None,
         "overall": measured(summary.overall, summary.period > 1, evidence.level if has_intervals else None),

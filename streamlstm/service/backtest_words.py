@@ -72,7 +72,7 @@ def interval_verdict(found: Document) -> str | None:
 def sentences(found: Document) -> list[str]:
     """All of it, the most important first."""
     anomalies = found["anomalies"]
-    said = [verdict(found), seasonal_verdict(found), interval_verdict(found)]
+    said = [verdict(found), found["note"], seasonal_verdict(found), interval_verdict(found)]
     if anomalies is not None and anomalies["per_1000"] is not None:
         said.append(f"{anomalies['per_1000']:.2g} of 1,000 events are anomalous ({anomalies['anomalous']:,} in all)")
     if found["refused"]:

@@ -14,6 +14,7 @@ from streamlstm.history.history import History
 from streamlstm.model.golden import make_golden
 from streamlstm.model.model_file import Model, Scaling, ScalingKind
 from streamlstm.model.parameters import Parameters
+from streamlstm.service.learned_from import LEARNED_TO
 from streamlstm.training.recipes import Pass, Recipe, forecasts, run_passes
 from streamlstm.training.steps import Trainer
 from streamlstm.training.weights import Sizes
@@ -89,7 +90,7 @@ def learn(history: History, options: LearnOptions, tell: Callable[[Pass], None])
     origin = {
         "trained_by": f"streamlstm {__version__}", "recipe": recipe.name, "seed": str(options.seed),
         "passes": str(recipe.passes), "batch": str(recipe.batch), "windows": str(len(known)),
-        "loss": f"{losses[-1]:.6g}",
+        "loss": f"{losses[-1]:.6g}", LEARNED_TO: str(int(history.time[rows].max())),
     }  # fmt: skip
     return Learned(_model(history, trainer.parameters(), options.window, scaling, origin), len(known), scores)
 

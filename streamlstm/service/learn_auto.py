@@ -20,6 +20,7 @@ from streamlstm.kernels.features import LIMIT
 from streamlstm.model.features import Features
 from streamlstm.model.golden import make_golden
 from streamlstm.model.model_file import Model, Scaling, ScalingKind
+from streamlstm.service.learned_from import HISTORY, LEARNED_TO, history_hash
 from streamlstm.training.auto import ALL, TAIL, Advance, AutoSettings, Event, Learned, learn_auto
 from streamlstm.training.checkpoint import Checkpoint, packed, read_checkpoint
 from streamlstm.training.fit import Fit, Lent
@@ -161,16 +162,6 @@ def _left(path: Path | None, fingerprint: str) -> Checkpoint | None:
     return found
 
 
-def history_hash(history: History) -> str:
-    """SHA-256 over what is learned from: inputs, streams, values; the times don't count."""
-    digest = hashlib.sha256(json.dumps(history.inputs).encode())
-    digest.update(np.ascontiguousarray(history.start).tobytes())
-    for stream in history.streams:
-        digest.update(len(stream).to_bytes(4, "little") + stream)
-    digest.update(np.ascontiguousarray(history.x).data)
-    return digest.hexdigest()
-
-
 def _fingerprint(history: History, options: AutoOptions) -> str:
     named = json.dumps([__version__, history_hash(history), options.tail, asdict(options.settings)], sort_keys=True)
     return hashlib.sha256(named.encode()).hexdigest()
@@ -223,7 +214,8 @@ def _origin(history: History, learned: Learned, options: AutoOptions) -> dict[st
         "trained_by": f"streamlstm {__version__}",
         "recipe": "auto",
         "seed": str(options.settings.seed),
-        "history": history_hash(history),
+        HISTORY: history_hash(history),
+        LEARNED_TO: str(int(history.time.max())),  # the tails too, once they have chosen
         "tail": f"{options.tail:g}",
         "fit": json.dumps(settings),
         "lags": learned.base.lags.name,

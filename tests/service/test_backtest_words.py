@@ -16,6 +16,7 @@ def found(ratio: float | None, *, pairs: int = 500, seasonal: float | None = Non
             "seasonal_naive": None if seasonal is None else {"rel_mae": seasonal, **beside},
             "intervals": None if cover is None else {"level": 0.9, "coverage": cover, "width": 2.5},
         },
+        "note": None,
         "anomalies": {"per_1000": 2.5, "anomalous": 7},
         "refused": {"out_of_range": 3},
     }
