@@ -43,8 +43,8 @@ def compare(
 ) -> Panel:
     """Both of the same events; `scales` [S] as for MASE; `tell` hears of each stream that is done.
 
-    `pooled` tests the mean over the streams, at each time, of the difference of the scaled losses: so that errors that
-    streams share at a time don't count as many (the panel test of Timmermann and Zhu 2019).
+    `pooled` tests the mean over the streams, in each interval of time, of the difference of the scaled losses: so that
+    errors that streams share at a time don't count as many (the panel test of Timmermann and Zhu 2019).
     """
     losses, other_losses = (np.abs(errors(evidence, evidence.horizons.index(horizon))) for evidence in (first, second))
     is_pair = ~np.isnan(losses + other_losses)
@@ -87,10 +87,25 @@ def _pooled(
 ) -> Comparison:
     scaled = scales[stream]
     counts = ~np.isnan(losses) & (scaled > 0)
-    time = evidence.time[rows_of(evidence, 0, evidence.scored)[1]][counts]
-    moments, place = np.unique(time, return_inverse=True)
-    streams = np.bincount(place, minlength=len(moments))
+    steps, place = np.unique(_step(evidence)[counts], return_inverse=True)
+    number = np.bincount(place, minlength=len(steps))
     mean, other_mean = (
-        np.bincount(place, each[counts] / scaled[counts], len(moments)) / streams for each in (losses, other_losses)
+        np.bincount(place, each[counts] / scaled[counts], len(steps)) / number for each in (losses, other_losses)
     )
     return diebold_mariano(mean, other_mean, horizon)
+
+
+def _step(evidence: Evidence) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The number of the interval, the median one from event to event, in which each scored event lies.
+
+    Streams that don't share their exact times share these, so that a forecast reaches over as many of them as it is
+    steps ahead. They are cut half an interval from where most events lie, lest a little jitter parts what belongs
+    together.
+    """
+    time = evidence.time[rows_of(evidence, 0, evidence.scored)[1]]
+    between = np.diff(evidence.time, prepend=evidence.time[:1])
+    between[evidence.start[:-1][evidence.start[:-1] < len(between)]] = 0  # from stream to stream
+    between = between[between > 0]
+    interval = max(int(np.median(between)), 1) if len(between) else 1
+    angle = float(np.angle(np.exp(2j * np.pi * (time % interval) / interval).mean())) if len(time) else 0.0
+    return (time - round(angle / (2 * np.pi) * interval) + interval // 2) // interval

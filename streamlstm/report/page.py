@@ -72,7 +72,7 @@ def _comparison(document: Document, models: Sequence[Shown], compared: Compared)
     yield markup.heading(
         "Which is better",
         "The test of Diebold and Mariano on each stream's absolute errors, at 5 %; pooled over all streams on the mean "
-        "of their scaled differences at each time. Better: the first model.",
+        "of their scaled differences in each interval. Better: the first model.",
     )
     rows = [
         [

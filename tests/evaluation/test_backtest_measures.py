@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -218,6 +219,36 @@ class TestPanel:
         found = compare(evidence, evidence, 1, in_sample_scales(evidence, 1))
         assert (found.count(-1), found.count(1), found.rel_mae) == (0, 0, 1.0)
         assert math.isnan(found.pooled.p_value)
+
+    @pytest.mark.parametrize("horizon", [1, 12])
+    @pytest.mark.parametrize(
+        "late", [np.zeros(20), 0.1 * np.arange(20), 59 * np.random.default_rng(2).random(20)],
+        ids=["together", "staggered", "anywhere"],
+    )  # fmt: skip
+    def test_equal_models_are_told_apart_by_chance_alone(self, horizon: int, late: np.ndarray) -> None:
+        """Errors that streams share in part, and that go on for as long as the forecasts reach ahead."""
+        rng = np.random.default_rng(horizon)
+        minutes = np.arange(300)
+
+        def errors_of_a_model() -> np.ndarray:
+            shocks = rng.standard_normal((1, 300 + horizon)) + 0.5 * rng.standard_normal((20, 300 + horizon))
+            return np.stack([shocks[:, k : k + 300] for k in range(horizon)]).sum(axis=0).reshape(-1, 1)
+
+        def evidence_of(yhat: np.ndarray) -> Evidence:
+            start = 300 * np.arange(21)
+            jitter = rng.integers(-300, 300, (20, 300))
+            time = 1_730_000_000_000 + 60_000 * minutes + (1000 * late[:, np.newaxis]).astype(np.int64) + jitter
+            return Evidence(
+                horizons=(horizon,), start=start, time=time.ravel(), actual=np.zeros(6000), tail=start[:-1] + horizon,
+                first=start[:-1], place=np.zeros(20, np.int64), life=np.zeros(6000, np.int64), yhat=yhat,
+                lower=None, upper=None, anomaly=None, level=0.0,
+            )  # fmt: skip
+
+        rejected = [
+            bool(compare(first, replace(first, yhat=errors_of_a_model()), horizon, np.ones(20)).pooled.verdict())
+            for first in (evidence_of(errors_of_a_model()) for _ in range(150))
+        ]
+        assert np.mean(rejected) < 0.11  # of 150 with 5 % each, that is more than three deviations off
 
     def test_the_better_model_is_found_over_all_streams(self) -> None:
         lengths = (200,) * 6
