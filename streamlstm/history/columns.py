@@ -2,7 +2,7 @@
 names, else by what is in them where that leaves no choice. What was taken for granted is a note.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -61,9 +61,27 @@ class Chosen:
     notes: tuple[str, ...]
 
 
-def choose(names: Sequence[str], contents: Sequence[Content], wanted: Wanted, where: str) -> Chosen:
-    """Raises UsageError for a column that was asked for and isn't there, BadDataError where the choice isn't clear."""
-    return _Choice(names, contents, wanted, where).choose()
+def choose(
+    names: Sequence[str], contents: Sequence[Content], wanted: Wanted, where: str, repeats: Callable[[int], bool]
+) -> Chosen:
+    """`repeats` says of a column's first cells whether most are there more than once.
+
+    Raises UsageError for a column that was asked for and isn't there, BadDataError where the choice isn't clear.
+    """
+    return _Choice(names, contents, wanted, where).choose(repeats)
+
+
+def usual_names(wanted: Wanted) -> set[str]:
+    """The names under which columns are looked for, in small letters."""
+    fields = wanted.fields
+    asked = [each for each in (wanted.stream, wanted.time, *wanted.values) if each is not None]
+    of_fields = (*fields.stream, *fields.time, *fields.value, *fields.inputs)
+    return {name.lower() for name in (*asked, *of_fields, *STREAM_COLUMNS, *TIME_COLUMNS, *VALUE_COLUMNS)}
+
+
+def mostly_repeats(cells: Sequence[object]) -> bool:
+    """Whether each of them is there twice, on average, or more often."""
+    return len(cells) > 1 and 2 * len(set(cells)) <= len(cells)
 
 
 class _Choice:
@@ -76,7 +94,7 @@ class _Choice:
         self.notes: list[str] = []
         self.taken: set[int] = set()
 
-    def choose(self) -> Chosen:
+    def choose(self, repeats: Callable[[int], bool]) -> Chosen:
         fields, wanted = self.wanted.fields, self.wanted
         time = self._named(wanted.time, (*fields.time, *TIME_COLUMNS))
         stream = self._named(wanted.stream, (*fields.stream, *STREAM_COLUMNS))
@@ -88,7 +106,23 @@ class _Choice:
             values, wide = self._values_by_content(stream)
         if stream is None and not wide and len(self.names) == 3:
             stream = self._only(Content.TEXT, "the stream")
+        if stream is None and not wide and len(self.taken) < len(self.names):
+            self._take_for_one_stream(time, repeats)
         return Chosen(time, stream, values, wide, tuple(self.notes))
+
+    def _take_for_one_stream(self, time: int, repeats: Callable[[int], bool]) -> None:
+        """Say so; or refuse, where times come again and again, and a column of text may say whose they are."""
+        usual = ", ".join(dict.fromkeys((*self.wanted.fields.stream, *STREAM_COLUMNS)))
+        texts = [shown(self.names[i]) for i in self._left(Content.TEXT)]
+        if texts and repeats(time):
+            raise BadDataError(
+                f"{self.where}: expected a column of streams ({usual}), as most times are there more than once; found "
+                f"{self._listed()}: is it --stream-column {' or '.join(texts[:MOST_NAMED])}?"
+            )
+        self.notes.append(
+            f"{self.where}: no column of streams ({usual}): all rows were taken for one stream, named after the file; "
+            f"--stream-column names one"
+        )
 
     # ---------------------------------------------------------------------------------------------------------- by name
 

@@ -1,10 +1,7 @@
 """CSV to a history: cut into cells by pyarrow, the cells read by the rules for events."""
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -13,31 +10,16 @@ from numpy.typing import NDArray
 from streamlstm.errors import BadDataError
 from streamlstm.events.batch import EventBatch, Reason
 from streamlstm.history.arrow import load, text_spans
-from streamlstm.history.cells import Spans, clear_refused, content_of, place_inputs, place_streams, place_times
+from streamlstm.history.cells import Spans, clear_refused, place_inputs, place_streams, place_times
 from streamlstm.history.collector import Collector
-from streamlstm.history.columns import Chosen, Content, Wanted, choose
+from streamlstm.history.columns import Wanted
+from streamlstm.history.csv_head import HEAD_BYTES, CsvHead, csv_head
 from streamlstm.history.report import Kind, shown
 
 BLOCK_BYTES = 4 << 20
-HEAD_BYTES = 1 << 18
-SAMPLE_ROWS = 200
-
-_DELIMITERS = ",;\t|"
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _LONG_CELL = 200
 _ROW = re.compile(r"Row #([0-9]+)")
 _ZONE_NOTE = "times without an offset were taken for UTC"
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What the head of a file shows: `first` is how many rows stand before the rows of events."""
-
-    delimiter: str
-    names: list[str]
-    first: int
-    sample: list[list[str]]
-    notes: list[str]
 
 
 def read_csv(collector: Collector, opened: Callable[[], BinaryIO], where: str, stream: str, wanted: Wanted) -> None:
@@ -47,97 +29,28 @@ def read_csv(collector: Collector, opened: Callable[[], BinaryIO], where: str, s
     load("pyarrow.csv", where)
     collector.begin_source(where)
     with opened() as file:
-        shape = _shape(file.read(HEAD_BYTES), where, wanted)
-    if not shape.sample:
-        raise BadDataError(f"{where}: expected rows below the header, found none")
-    columns = zip(*(row + [""] * (len(shape.names) - len(row)) for row in shape.sample), strict=False)
-    contents = [content_of(cells, wanted.fields.time_unit) for cells in columns]
-    chosen = choose(shape.names, contents, wanted, where)
-    for note in (*shape.notes, *chosen.notes):
+        head = csv_head(file.read(HEAD_BYTES), where, wanted)
+    for note in head.notes:
         collector.report.note(note)
     with opened() as file:
-        _Reader(collector, where, stream, wanted, shape, chosen).read(file)
-
-
-# ------------------------------------------------------------------------------------------------------------- the head
-
-
-def _shape(head: bytes, where: str, wanted: Wanted) -> _Shape:
-    text = _text(head, where)
-    delimiter, notes = wanted.delimiter, list[str]()
-    if delimiter is None:
-        delimiter = _delimiter(text, where)
-        if delimiter != "," and not where.removesuffix(".gz").removesuffix(".zst").endswith(".tsv"):
-            notes.append(f"{where}: columns are separated by {delimiter!r}")
-    rows = _rows(text, delimiter, where, len(head) == HEAD_BYTES)
-    at = next((i for i, row in enumerate(rows) if any(cell.strip() for cell in row)), None)
-    if at is None:
-        raise BadDataError(f"{where}: expected a header and rows of events, found an empty file")
-    kinds = {content_of([cell], wanted.fields.time_unit) for cell in rows[at]}
-    if kinds & {Content.NUMBER, Content.TIME}:
-        names = [str(i + 1) for i in range(len(rows[at]))]
-        notes.append(f"{where}: the first row is no header; columns go by number")
-        return _Shape(delimiter, names, at, [row for row in rows[at:] if row], notes)
-    return _Shape(delimiter, rows[at], at + 1, [row for row in rows[at + 1 :] if row], notes)
-
-
-def _text(head: bytes, where: str) -> str:
-    if head.startswith(_UTF_16):
-        raise BadDataError(f"{where}: expected UTF-8, found UTF-16")
-    if b"\0" in head.lstrip(b"\r\n").partition(b"\n")[0]:
-        raise BadDataError(f"{where}: expected text, found a zero byte in the first line: binary?")
-    try:
-        return head.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if error.start < HEAD_BYTES - 4:
-            raise BadDataError(
-                f"{where}: expected UTF-8, found byte {head[error.start]:#04x} at {error.start}"
-            ) from error
-        return head[: error.start].decode("utf-8-sig")
-
-
-def _delimiter(text: str, where: str) -> str:
-    if where.removesuffix(".gz").removesuffix(".zst").lower().endswith(".tsv"):
-        return "\t"
-    header = text.lstrip("\r\n").partition("\n")[0]
-    return next((each for each in _DELIMITERS if each in header), ",")
-
-
-def _rows(text: str, delimiter: str, where: str, cut: bool) -> list[list[str]]:
-    """The first rows; one that the end of the head may have cut is left out."""
-    rows: list[list[str]] = []
-    try:
-        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
-            rows.append(row)
-            if len(rows) > SAMPLE_ROWS:
-                return rows
-    except csv.Error as error:  # a field beyond the limit of this module; below the header pyarrow decides
-        if len(rows) < 2:
-            raise BadDataError(f"{where}: row {len(rows) + 1}: expected CSV: {error}") from error
-        return rows
-    return rows[:-1] if cut and len(rows) > 1 else rows
-
-
-# ------------------------------------------------------------------------------------------------------------- the rows
+        _Reader(collector, where, stream, wanted, head).read(file)
 
 
 class _Reader:
-    def __init__(
-        self, collector: Collector, where: str, stream: str, wanted: Wanted, shape: _Shape, chosen: Chosen
-    ) -> None:
+    def __init__(self, collector: Collector, where: str, stream: str, wanted: Wanted, head: CsvHead) -> None:
         self.collector = collector
         self.where = where
         self.stream = stream.encode("utf-8", "replace")
         self.unit = wanted.fields.time_unit
-        self.shape = shape
-        self.chosen = chosen
-        self.batch = EventBatch(1 if chosen.wide else len(chosen.values), np.zeros(0, np.uint8), 1024)
+        self.head = head
+        self.chosen = head.chosen
+        self.batch = EventBatch(1 if self.chosen.wide else len(self.chosen.values), np.zeros(0, np.uint8), 1024)
         self.ragged: list[int] = []  # the numbers of ragged rows that come behind the rows taken so far
         self.example = ""
 
     def read(self, file: BinaryIO) -> None:
         arrow = load("pyarrow", self.where)
-        row = self.shape.first + 1
+        row = self.head.first + 1
         try:
             for part in self._parts(file):
                 numbers = self._numbers(row, part.num_rows)
@@ -152,15 +65,15 @@ class _Reader:
 
     def _parts(self, file: BinaryIO) -> Iterator[Any]:
         arrow, module = load("pyarrow", self.where), load("pyarrow.csv", self.where)
-        columns = [str(i) for i in range(len(self.shape.names))]
+        columns = [str(i) for i in range(len(self.head.names))]
         used = {self.chosen.time, *self.chosen.values, *([] if self.chosen.stream is None else [self.chosen.stream])}
         reader = module.open_csv(
             file,
             read_options=module.ReadOptions(
-                use_threads=False, block_size=BLOCK_BYTES, column_names=columns, skip_rows_after_names=self.shape.first
+                use_threads=False, block_size=BLOCK_BYTES, column_names=columns, skip_rows_after_names=self.head.first
             ),
             parse_options=module.ParseOptions(
-                delimiter=self.shape.delimiter, newlines_in_values=True, ignore_empty_lines=False,
+                delimiter=self.head.delimiter, newlines_in_values=True, ignore_empty_lines=False,
                 invalid_row_handler=self._skip,
             ),
             convert_options=module.ConvertOptions(
@@ -210,7 +123,7 @@ class _Reader:
                 rows = np.flatnonzero(~blank & (cells[value].length > 0))  # an empty cell of a wide table is no event
                 batch.n, batch.payload_used = 0, used
                 batch.runs.clear()
-                self._add_rows(cells, rows, numbers, (value,), self.shape.names[value].strip().encode())
+                self._add_rows(cells, rows, numbers, (value,), self.head.names[value].strip().encode())
             return
         self._add_rows(cells, np.flatnonzero(~blank), numbers, chosen.values, self.stream)
 

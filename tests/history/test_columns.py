@@ -4,20 +4,14 @@ import pytest
 
 from streamlstm.errors import BadDataError
 from streamlstm.events.fields import FieldPaths
-from streamlstm.history import columns
 from streamlstm.history.columns import Chosen, Content, Wanted, choose
-from streamlstm.transport import files
 
 CONTENTS = {"t": Content.TIME, "n": Content.NUMBER, "x": Content.TEXT, "e": Content.EMPTY, "o": Content.OTHER}
 
 
-def chosen(header: str, contents: str, inputs: tuple[str, ...] = ("value",)) -> Chosen:
-    return choose(header.split(","), [CONTENTS[each] for each in contents], Wanted(FieldPaths(inputs=inputs)), "f.csv")
-
-
-def test_the_usual_names_are_those_of_forecast() -> None:
-    for name in ("STREAM_COLUMNS", "TIME_COLUMNS", "VALUE_COLUMNS"):
-        assert getattr(columns, name) == getattr(files, name)
+def chosen(header: str, contents: str, inputs: tuple[str, ...] = ("value",), repeats: bool = False) -> Chosen:
+    wanted = Wanted(FieldPaths(inputs=inputs))
+    return choose(header.split(","), [CONTENTS[each] for each in contents], wanted, "f.csv", lambda column: repeats)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +25,7 @@ def test_the_usual_names_are_those_of_forecast() -> None:
         ("a,b", "nn", 0, None, (1,), False, 2),
         ("ts,load,comment", "nnx", 0, 2, (1,), False, 2),
         ("k,ts,value", "xnn", 1, 0, (2,), False, 1),
-        ("ts,value,a,b", "nnxx", 0, None, (1,), False, 0),  # more columns of text: none of them is the stream
+        ("ts,value,a,b", "nnxx", 0, None, (1,), False, 1),  # more columns of text: none of them is the stream
         ("id,ts,load", "nnn", 1, 0, (2,), False, 1),
         ("date,a,b,c,why", "tnnnx", 0, None, (1, 2, 3), True, 1),
         ("a,value,b", "nnx", 0, 2, (1,), False, 2),

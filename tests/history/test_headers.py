@@ -1,0 +1,102 @@
+"""What the first rows of a table say of its columns: a header or none, and whose the rows are."""
+
+import io
+from pathlib import Path
+
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+import pytest
+
+from streamlstm.errors import BadDataError
+from tests.history.reading import read
+
+DAYS = [f"2024-01-{day:02}" for day in range(1, 21)]
+TIMES = [1_730_000_000_000 + 60_000 * k for k in range(20)]
+ONE_STREAM = "all rows were taken for one stream, named after the file; --stream-column names one"
+
+
+def write(path: Path, header: str, rows: list[str]) -> Path:
+    path.write_text("".join(f"{row}\n" for row in ([header] if header else []) + rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("header", "times"),
+    [
+        ("date,1,2,3", DAYS), ("ts,1,2,3", TIMES), ("Week,1,2,3", DAYS), (",1,2,3", DAYS), ("week,1,2,3", TIMES),
+        ("DS,1.5,2e3,-7", TIMES),
+    ],
+)  # fmt: skip
+def test_numbers_as_names(header: str, times: list[object], tmp_path: Path) -> None:
+    rows = [f"{time},{k}.5,{k},{2 * k}" for k, time in enumerate(times)]
+    named = {} if header[0] in ",dtD" else {"time": header.split(",", maxsplit=1)[0]}
+    history = read(write(tmp_path / "f.csv", header, rows), **named)
+    assert [each.decode() for each in history.streams] == header.split(",")[1:]
+    assert history.rows == 60
+    assert not any("no header" in note for note in history.report.notes)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "key,{time},{k}",  # a stream that is called as its column may be
+        "s1,{time},{k}",
+        "{time},{k}",
+    ],
+)
+@pytest.mark.parametrize("times", [DAYS, TIMES], ids=["days", "ms"])
+def test_no_header(row: str, times: list[object], tmp_path: Path) -> None:
+    history = read(write(tmp_path / "f.csv", "", [row.format(time=time, k=k) for k, time in enumerate(times)]))
+    assert history.rows == 20
+    assert f"{tmp_path}/f.csv: the first row is no header; columns go by number" in history.report.notes
+
+
+def test_columns_that_are_asked_for_by_number(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.csv", "", [f"{k},{time},7,{k / 2}" for k, time in enumerate(TIMES, 1)])
+    assert read(path, time="2", values=("4",)).x[:3, 0].tolist() == [0.5, 1, 1.5]
+
+
+def test_a_comment_on_top(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.csv", "# made by me", ["ts,value", *(f"{time},1" for time in TIMES)])
+    with pytest.raises(BadDataError, match=r"f\.csv: expected a column of times \(.*\), found # made by me"):
+        read(path)
+
+
+class TestWhoseRows:
+    """Three sensors, under names that nobody knows."""
+
+    ROWS = tuple(f"{time},{sensor},{k},good" for k, time in enumerate(TIMES) for sensor in "abc")
+
+    @pytest.fixture(params=["csv", "parquet"])
+    def path(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+        path = write(tmp_path / "f.csv", "ts,sensor,value,quality", list(self.ROWS))
+        if request.param == "parquet":
+            return parquet(path)
+        return path
+
+    def test_times_that_come_again(self, path: Path) -> None:
+        with pytest.raises(BadDataError) as caught:
+            read(path)
+        said = str(caught.value)
+        assert said.startswith(
+            f"{path}: expected a column of streams (stream, unique_id, series, id, key), as most times"
+        )
+        assert said.endswith("found ts, sensor, value, quality: is it --stream-column sensor or quality?")
+        assert len(read(path, stream="sensor").streams) == 3
+
+    def test_times_of_their_own(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "f.csv", "ts,sensor,value,quality", list(self.ROWS[::3]))
+        for each in (path, parquet(path)):
+            history = read(each)
+            assert history.streams == [b"f"]
+            assert history.report.notes == [
+                f"{each}: no column of streams (stream, unique_id, series, id, key): {ONE_STREAM}"
+            ]
+
+    def test_nothing_to_say_where_nothing_is_left(self, tmp_path: Path) -> None:
+        assert read(write(tmp_path / "f.csv", "ts,value", [f"{time},1" for time in TIMES])).report.notes == []
+
+
+def parquet(path: Path) -> Path:
+    pq.write_table(pc.read_csv(io.BytesIO(path.read_bytes())), path.with_suffix(".parquet"))
+    return path.with_suffix(".parquet")
