@@ -1,14 +1,15 @@
 """forecast: the same pipe without a broker."""
 
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from streamlstm.cli import progress as bars
+from streamlstm.cli.models import listed
 from streamlstm.cli.options import config_options, file_of, load_config
 from streamlstm.cli.outputs import Output, require_outputs
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 @click.option(
     "--format", "kind", type=click.Choice(["auto", "jsonl", "csv"]), default="auto", help="Format of the input."
 )
+@click.option("--stream-column", help="CSV: that of the stream ids.  [default: found by its name]")
+@click.option("--time-column", help="CSV: that of the times.  [default: found by its name]")
+@click.option("--value-columns", callback=listed(str), metavar="A,B,..", help="CSV: that of each input.")
 @click.option("--batch-size", type=click.IntRange(1), default=20_000, help="Events per batch; changes no byte.")
 @click.option("--threads", type=click.IntRange(0), help="Instead of engine.threads; changes no byte.")
 @click.option("--topic", help="Topic named in `src`, instead of input.topic.")
@@ -45,12 +49,14 @@ def forecast(
     topic: str | None,
     partition: int,
     first_offset: int,
+    **columns: Any,
 ) -> None:
     """Forecast the events of a file, without a broker.
 
     Writes, in input order, the very bytes that the daemon writes as record values for the same events.
 
-    CSV may be long (a stream column, one column per input) or wide (one column per series).
+    CSV may be long (a stream column, one column per input) or wide (one column per series), and is read as train and
+    backtest read it. gzip and zstd are unpacked.
     """
     config = load_config(config_file, overrides)
     from streamlstm.service.offline import OfflineOptions
@@ -67,6 +73,7 @@ def forecast(
         partition=partition,
         first_offset=first_offset,
         dead_letters=dead_letters,
+        **columns,
     )
     require_outputs(
         [Output("--output", output), Output("--dead-letters", dead_letters)],
@@ -74,6 +81,8 @@ def forecast(
     )
     with progress_bar(source) as progress:
         tally = forecast_file(options, config, progress)
+    for note in tally.notes:
+        click.echo(f"note: {note}", err=True)
     click.echo(summary(tally), err=True)
 
 
@@ -86,12 +95,7 @@ def summary(tally: "Tally") -> str:
     return f"{text}, {sum(tally.refused.values())} refused ({reasons})"
 
 
-@contextmanager
-def progress_bar(source: str) -> Iterator[Callable[[int], None]]:
-    """What to tell the bytes read so far: a bar on a terminal where the size is known, else nothing."""
+def progress_bar(source: str) -> AbstractContextManager[Callable[[int], None]]:
+    """What to tell the bytes read since the last time: a bar on a terminal where the size is known, else nothing."""
     size = os.path.getsize(source) if source != "-" and os.path.isfile(source) else 0
-    if not size or not sys.stderr.isatty():
-        yield lambda read: None
-        return
-    with click.progressbar(length=size, label="forecasting", file=sys.stderr) as bar:
-        yield lambda read: bar.update(min(read, size) - bar.pos)
+    return bars.progress_bar(size, "forecasting")

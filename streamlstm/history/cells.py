@@ -101,14 +101,17 @@ def time_of(text: str, unit: TimeUnit) -> int | None:
     """Epoch ms of a cell, as events.times.parse_time, and of ISO 8601 without seconds or with an offset like +0200."""
     text = text.strip()
     found = parse_time(text, unit)
-    if found is not None:
-        return found
+    return parse_time(whole_time(text), unit) if found is None else found
+
+
+def whole_time(text: str) -> str:
+    """ISO 8601 without seconds, or with an offset like +0200, as RFC 3339 has it; other texts as they are."""
     match = _SHORT_TIME.fullmatch(text)
     if match is None:
-        return None
+        return text
     offset = _SHORT_OFFSET.fullmatch(match[3])
     zone = f"{offset[1]}:{offset[2] or '00'}" if offset else match[3]
-    return parse_time(f"{match[1]}:{match[2] or '00'}{zone}", unit)
+    return f"{match[1]}:{match[2] or '00'}{zone}"
 
 
 def has_offset(text: str) -> bool:

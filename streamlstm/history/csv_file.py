@@ -30,6 +30,8 @@ def read_csv(collector: Collector, opened: Callable[[], BinaryIO], where: str, s
     collector.begin_source(where)
     with opened() as file:
         head = csv_head(file.read(HEAD_BYTES), where, wanted)
+    if head is None:
+        raise BadDataError(f"{where}: expected a header and rows of events below it, found none")
     for note in head.notes:
         collector.report.note(note)
     with opened() as file:

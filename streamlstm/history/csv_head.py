@@ -30,8 +30,10 @@ class CsvHead:
     notes: tuple[str, ...]
 
 
-def csv_head(head: bytes, where: str, wanted: Wanted) -> CsvHead:
-    """Of a file that begins with `head`, HEAD_BYTES of it where it has so many. Raises BadDataError, UsageError."""
+def csv_head(head: bytes, where: str, wanted: Wanted) -> CsvHead | None:
+    """Of a file that begins with `head`, HEAD_BYTES of it where it has so many; None where there are no rows, or only a
+    header. Raises BadDataError, UsageError.
+    """
     text = _text(head, where)
     delimiter, notes = wanted.delimiter, list[str]()
     if delimiter is None:
@@ -41,13 +43,13 @@ def csv_head(head: bytes, where: str, wanted: Wanted) -> CsvHead:
     rows = _rows(text, delimiter, where, len(head) == HEAD_BYTES)
     at = next((i for i, row in enumerate(rows) if any(cell.strip() for cell in row)), None)
     if at is None:
-        raise BadDataError(f"{where}: expected a header and rows of events, found an empty file")
+        return None
     names, first, sample = rows[at], at + 1, [row for row in rows[at + 1 :] if row]
     if not _is_header(names, sample, wanted):
         notes.append(f"{where}: the first row is no header; columns go by number")
         names, first, sample = [str(i + 1) for i in range(len(names))], at, [names, *sample]
     if not sample:
-        raise BadDataError(f"{where}: expected rows below the header, found none")
+        return None
     columns = _columns(sample, len(names))
     contents = [content_of(cells, wanted.fields.time_unit) for cells in columns]
     chosen = choose(names, contents, wanted, where, lambda column: mostly_repeats(columns[column]))

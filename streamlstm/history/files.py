@@ -63,7 +63,7 @@ def sources_of(paths: Sequence[str], report: Report) -> list[Source]:
     found = dict.fromkeys(path for given in paths for path in _expanded(given, report))
     if not found:
         raise InputMissingError("history: expected a file or a folder, found none")
-    stems = [_stem(path) for path in found]
+    stems = [stem_of(path) for path in found]
     return [
         Source(path, stem if stems.count(stem) == 1 else os.path.splitext(path)[0])
         for path, stem in zip(found, stems, strict=True)
@@ -95,8 +95,17 @@ def _suffix(path: str) -> str:
     return _unpacked(path).suffix.lower()
 
 
-def _stem(path: str) -> str:
+def stem_of(path: str) -> str:
+    """The stream that a file is where it names none."""
     return "stdin" if path == STDIN else _unpacked(path).stem
+
+
+def known_format(path: str, head: bytes) -> Format:
+    """By the name, compression apart, else by the first bytes."""
+    known = FORMATS.get(_suffix(path))
+    if head.startswith(_PARQUET):
+        return "parquet"
+    return known or ("lines" if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") else "csv")
 
 
 def _read(collector: Collector, source: Source, wanted: Wanted, progress: Progress) -> None:
@@ -119,11 +128,7 @@ def format_of(path: str) -> Format:
         return "lines"
     with open_source(path, lambda read: None) as file:
         head = file.peek(64)
-    known = FORMATS.get(_suffix(path))
-    if head.startswith(_PARQUET) and known != "parquet":
-        return "parquet"
-    if known is None:
-        known = "lines" if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") else "csv"
+    known = known_format(path, head)
     if known != "parquet" and not head:
         raise BadDataError(f"{path}: expected events, found an empty file")
     return known

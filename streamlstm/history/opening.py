@@ -20,6 +20,8 @@ STDIN = "-"
 
 _ZSTD_BYTES = 4096  # at a time, as they may become thousands of times as many
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+PACKED = (_GZIP, _ZSTD)
+"""First bytes of what is compressed."""
 
 
 def open_source(path: str, progress: Progress) -> io.BufferedReader:

@@ -4,9 +4,10 @@ The values written are the very bytes that the daemon puts in its records for th
 engine, same printer. `src` names the topic and partition it is told to, and counts the events as offsets.
 """
 
+import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,16 +19,19 @@ import numpy as np
 
 from streamlstm.config import Config
 from streamlstm.engine.forecaster import Forecaster, refused
+from streamlstm.errors import BadDataError, UsageError
 from streamlstm.events.batch import EventBatch, Reason
 from streamlstm.events.decode import JsonDecoder
 from streamlstm.events.encode import ForecastEncoder
 from streamlstm.events.fields import FieldPaths
 from streamlstm.events.lines import append_lines, line_spans
+from streamlstm.history.columns import Wanted
+from streamlstm.history.csv_lines import CsvLines
+from streamlstm.history.files import known_format, stem_of
+from streamlstm.history.opening import PACKED, STDIN, open_source
 from streamlstm.model.model_file import Model, load
 from streamlstm.service.wiring import field_paths, forecaster_settings, thread_count
 from streamlstm.transport import files
-
-HEAD_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class OfflineOptions:
     """What `streamlstm forecast` was asked for. Paths may be "-"; all are different files.
 
     `format` auto goes by the file's name, then by its first byte. `dead_letters` is where bad events go as JSON lines;
-    None: they are only counted.
+    None: they are only counted. The columns of CSV are named, or found by their names (history.columns).
     """
 
     model: Path
@@ -48,27 +52,32 @@ class OfflineOptions:
     partition: int = 0
     first_offset: int = 0
     dead_letters: str | None = None
+    stream_column: str | None = None
+    time_column: str | None = None
+    value_columns: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class Tally:
-    """What came of the events."""
+    """What came of the events. `notes` say what was taken for granted of the columns of CSV."""
 
     events: int
     forecasts: int
     refused: Counter[str]
+    notes: tuple[str, ...] = ()
 
 
 def forecast(options: OfflineOptions, config: Config, progress: Callable[[int], None]) -> Tally:
-    """Forecast every event of the input, in input order; `progress` is told the bytes read so far.
+    """Forecast every event of the input, in input order; `progress` is told the bytes read since the last time.
 
     Raises InputMissingError, ModelFileError, BadDataError.
     """
     model = load(options.model)
     with ExitStack() as stack:
-        source = stack.enter_context(files.open_input(options.input))
+        source = stack.enter_context(open_source(options.input, progress))
         blocks, paths = _read(source, options, config, model)
-        begun = list(islice(blocks, 1))  # what can't be read has emptied no output
+        left = iter(blocks)
+        begun = list(islice(left, 1))  # what can't be read has emptied no output
         executor = stack.enter_context(ThreadPoolExecutor(thread_count(options.threads), "step"))
         # a line has no record timestamp that its event could be ahead of
         settings = replace(forecaster_settings(config, thread_count(options.threads)), max_ahead_ms=None)
@@ -76,23 +85,32 @@ def forecast(options: OfflineOptions, config: Config, progress: Callable[[int], 
         output = stack.enter_context(files.open_output(options.output))
         letters = stack.enter_context(files.open_output(options.dead_letters)) if options.dead_letters else None
         run = _Run(model, paths, options.topic or config.input.topic, options, forecaster, output, letters)
-        read = 0
-        for block in chain(begun, blocks):
+        for block in chain(begun, left):
             run.forecast(block)
-            read += len(block)
-            progress(source.tell() if source.seekable() else read)
+    run.tally.notes = blocks.notes if isinstance(blocks, CsvLines) else ()
     return run.tally
 
 
 def _read(
-    source: BinaryIO, options: OfflineOptions, config: Config, model: Model
-) -> tuple[Iterator[bytes], FieldPaths]:
+    source: io.BufferedReader, options: OfflineOptions, config: Config, model: Model
+) -> tuple[Iterable[bytes], FieldPaths]:
     """Blocks of whole JSON lines, and where the fields stand in them. CSV is rewritten with the default names."""
-    head = source.read1(HEAD_BYTES) if hasattr(source, "read1") else source.read(HEAD_BYTES)
-    if options.format == "csv" or (options.format == "auto" and files.looks_like_csv(options.input, head)):
-        paths = FieldPaths(inputs=model.inputs, time_unit=config.input.time_unit)
-        return files.csv_to_json_lines(source, head, options.input, model.inputs), paths
-    return files.read_lines(source, head), field_paths(config, model.inputs)
+    where = "stdin" if options.input == STDIN else options.input
+    head = source.peek(64)
+    paths = field_paths(config, model.inputs)
+    found = known_format(options.input, head) if head else "lines"
+    if found == "parquet" or head.startswith(PACKED):
+        name = "Parquet (backtest --output forecasts it)" if found == "parquet" else "compressed bytes: unpack them"
+        raise BadDataError(f"{where}: expected CSV or JSON lines, found {name}")
+    wanted = Wanted(paths, options.stream_column, options.time_column, options.value_columns)
+    if options.format == "csv" or (options.format == "auto" and found == "csv"):
+        lines = CsvLines(source, where, stem_of(options.input), wanted)
+        return lines, FieldPaths(inputs=model.inputs, time_unit=config.input.time_unit)
+    if options.stream_column or options.time_column or options.value_columns:
+        raise UsageError(
+            f"{where}: expected CSV, as its columns are named; found JSON lines, whose fields are settings (input)"
+        )
+    return files.read_lines(source), paths
 
 
 class _Run:

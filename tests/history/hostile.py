@@ -70,9 +70,9 @@ CONSTANT = {Kind.CONSTANT: 1}
 
 CSV: dict[str, tuple[bytes, Fate]] = {
     "empty.csv": (b"", Refused("found an empty file")),
-    "blank_lines.csv": (b"\n\r\n\n", Refused("found an empty file")),
-    "header_only.csv": (table(), Refused("expected rows below the header, found none")),
-    "header_without_newline.csv": (b"ts,value", Refused("expected rows below the header")),
+    "blank_lines.csv": (b"\n\r\n\n", Refused("expected a header and rows of events below it, found none")),
+    "header_only.csv": (table(), Refused("expected a header and rows of events below it, found none")),
+    "header_without_newline.csv": (b"ts,value", Refused("expected a header and rows of events below it")),
     "one_row.csv": (table(f"{BEGIN},1"), Refused("expected two rows at least, of different times; found 1")),
     "two_rows.csv": (table(f"{BEGIN},1", f"{BEGIN + 1},2")[:-1], Kept(2, {SHORT: 1}, ("interval: 1 ms",))),
     "one_time.csv": (table(*["0,1"] * 5), Refused("4 rows with the time of another row")),
