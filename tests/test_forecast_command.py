@@ -21,7 +21,7 @@ LONG = "stream,ts,value\n" + "".join(f"{s},{t},{k % 7}.5\n" for k, t in enumerat
 LINES = "".join(f'{{"stream":"a","ts":{t},"value":{k % 7}.5}}\n' for k, t in enumerate(TIMES))
 SENSORS = "when,sensor,level,quality\n" + "".join(f"{t},{s},{k},good\n" for k, t in enumerate(CLOCK) for s in "ab")
 
-FILES = {
+FILES: dict[str, str | bytes] = {
     "short_times.csv": "stream,ts,value\n" + "".join(f"a,{t},{k % 7}.5\n" for k, t in enumerate(CLOCK)),
     "no_header.csv": "".join(f"a,{t},{k % 7}.5\n" for k, t in enumerate(TIMES)),
     "one_column.csv": "ts,cpu\n" + "".join(f"{t},{k % 7}.5\n" for k, t in enumerate(TIMES)),

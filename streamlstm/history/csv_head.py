@@ -114,7 +114,8 @@ def _is_header(first: Sequence[str], below: Sequence[Sequence[str]], wanted: Wan
         return False
     contents = [content_of(cells, unit) for cells in columns]
     if Content.TIME in contents:
-        return kinds[contents.index(Content.TIME)] is not Content.NUMBER
+        at = contents.index(Content.TIME)
+        return kinds[at] is Content.TEXT or not first[at].strip()  # pandas leaves the name of an index empty
     return kinds[0] is Content.TEXT and contents[0] is Content.NUMBER
 
 
