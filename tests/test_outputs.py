@@ -24,7 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_history(tmp_path / "past.csv", 20)
     (tmp_path / "link").symlink_to("past.csv")
     os.link(tmp_path / "model", tmp_path / "hard")
-    (tmp_path / "bad.csv").write_text("a;b\n1;2\n")
+    (tmp_path / "bad.csv").write_text("name;colour\nred;blue\n")
     (tmp_path / "c.toml").write_text("[input]\n")
     (tmp_path / "old").write_text("old")
     return tmp_path
