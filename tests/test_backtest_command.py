@@ -213,7 +213,7 @@ class TestRefusals:
             (("past.csv", "--topic"), "expected files or --topic, found both"),
             ((), "expected files, or --topic; found neither"),
             (("past.csv", "--last", "5"), "--last: doesn't go with files"),
-            (("past.csv", "--read-to", "0:7"), "--read-from, --read-to: don't go with files"),
+            (("past.csv", "--read-to", "0:7"), "--read-from, --read-to: expected a time, as files have no offsets"),
             (("--topic", "--time-column", "t"), "--time-column: doesn't go with --topic"),
             (("past.csv", "--from", "20"), "--from 20: expected a share of each stream below 1 (0.2 or 20%)"),
         ],

@@ -97,6 +97,27 @@ def test_a_constant_series_trains_to_a_finite_model(tmp_path: Path) -> None:
     assert np.isfinite(load(tmp_path / "m").golden.y).all()
 
 
+def test_a_part_of_the_time(tmp_path: Path) -> None:
+    """As from a file that ends there; and a backtest from there on is of what the model hasn't seen."""
+    whole, end = {"a": wave(300), "b": wave(250, 2.0)}, 1_700_000_000_000 + 60_000 * 200
+    history, part = write_csv(tmp_path / "past.csv", whole), {name: each[50:200] for name, each in whole.items()}
+    write_csv(tmp_path / "part.csv", {name: [0.0] * 50 + each for name, each in part.items()})
+    lines = (tmp_path / "part.csv").read_text().splitlines()
+    (tmp_path / "part.csv").write_text("\n".join(line for line in lines if not line.endswith(",0.0")))
+    options = ("--steps", 2, "--horizon", 3)
+    bounds = ("--from", end - 60_000 * 150, "--to", end)
+    for name, given in (("one", (history, *bounds)), ("two", (tmp_path / "part.csv",)), ("all", (history,))):
+        found = train(*given, "-o", tmp_path / name, *options)
+        assert found.exit_code == 0, found.output
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() != (tmp_path / "all").read_bytes()
+    for name, learned in (("one", False), ("all", True)):
+        tested = CliRunner().invoke(
+            commands, ["backtest", str(history), "--model", str(tmp_path / name), "--from", str(end)]
+        )
+        assert tested.exit_code == 0, tested.output
+        assert ("the model has learned from" in tested.stdout) == learned
+
+
 def test_without_a_tail_there_are_no_scores(tmp_path: Path) -> None:
     history = write_csv(tmp_path / "past.csv", {"a": wave(60)})
     found = train(history, "-o", tmp_path / "m", "--recipe", "keras-tutorial", "--epochs", 1, "--tail", 0)

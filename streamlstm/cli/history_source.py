@@ -51,8 +51,8 @@ class HistorySource:
         for name, option in (_OF_FILES if self.topic else _OF_TOPIC).items():
             if getattr(self, name) not in (None, ()):
                 raise UsageError(f"{option}: doesn't go with {'--topic' if self.topic else 'files'}")
-        if not self.topic and (self.start.given or self.stop.given):
-            raise UsageError(f"{begin}, {end}: don't go with files")
+        if not self.topic and (self.start.offsets or self.stop.offsets):
+            raise UsageError(f"{begin}, {end}: expected a time, as files have no offsets")
 
     def files(self) -> list[tuple[str, str]]:
         """What there is to read, folders expanded, as cli.outputs wants it. Raises InputMissingError."""
@@ -78,7 +78,10 @@ class HistorySource:
         self._refuse_columns_of_lines()
         wanted = Wanted(field_paths(config, inputs), self.stream_column, self.time_column, self.value_columns)
         # a file has no record timestamps that its events could be ahead of, and no offsets
-        rules = replace(rules_of(config, order), max_ahead_ms=None, keep_offsets=False)
+        rules = replace(
+            rules_of(config, order), max_ahead_ms=None, keep_offsets=False, begin_ms=self.start.time_ms,
+            end_ms=self.stop.time_ms,
+        )  # fmt: skip
         with progress_bar(total_bytes(self.history), "reading") as progress:
             return read_files(self.history, wanted, rules, progress)
 
@@ -109,16 +112,16 @@ class HistorySource:
 
 
 def source_options(begin: str, end: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add the options of a HistorySource to a command; those of the topic's range are called `begin` and `end`."""
+    """Add the options of a HistorySource to a command; those of its range are called `begin` and `end`."""
     return options(
         click.option("--stream-column", help="Tables: that of the stream ids.  [default: found by its name]"),
         click.option("--time-column", help="Tables: that of the times.  [default: found by its name]"),
         click.option("--value-columns", callback=listed(str), metavar="A,B,..", help="Tables: that of each input."),
         click.option("--topic", is_flag=True, help="Read the input topic of the configuration instead of files."),
         click.option(
-            begin, "start", callback=bound, metavar=WHEN, help="Topic: from here on.  [default: all there is]"
+            begin, "start", callback=bound, metavar=WHEN, help="Events from here on; files: a time.  [default: all]"
         ),
-        click.option(end, "stop", callback=bound, metavar=WHEN, help="Topic: up to here."),
+        click.option(end, "stop", callback=bound, metavar=WHEN, help="Events before this."),
         click.option("--last", type=click.IntRange(1), help="Topic: so many records of each partition."),
         click.option(
             "--partition",

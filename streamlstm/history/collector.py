@@ -36,7 +36,8 @@ class Rules:
     """What a history takes.
 
     `limit`: the largest |x|. `max_key_bytes`: the longest stream id. `max_ahead_ms`: how far an event's time may be
-    past its record's timestamp; None: any. `max_rows`: more of them are an error, so that memory stays bounded: a row
+    past its record's timestamp; None: any. `begin_ms`, `end_ms`: events from that time on, and before that one, are all
+    that there are; None: no bound. `max_rows`: more of them are an error, so that memory stays bounded: a row
     takes 20 bytes, and 8 for each input, and twice that at the end.
 
     `order`: "time" sorts each stream and keeps the last of rows with one time; "arrival" leaves late and duplicate rows
@@ -48,6 +49,8 @@ class Rules:
     limit: float = RUNNING_LIMIT
     max_key_bytes: int = 64
     max_ahead_ms: int | None = None
+    begin_ms: int | None = None
+    end_ms: int | None = None
     max_rows: int = 100_000_000
     order: Literal["time", "arrival"] = "time"
     keep_missing: bool = False
@@ -111,6 +114,11 @@ class Collector:
             timestamp = batch.timestamp[rows]
             ahead = (timestamp >= 0) & (batch.event_time[rows] - timestamp > self.rules.max_ahead_ms)
             reason[ahead & (reason == Reason.OK)] = Reason.TOO_FAR_AHEAD
+        time, is_good = batch.event_time[rows], reason == Reason.OK
+        if self.rules.begin_ms is not None:
+            reason[is_good & (time < self.rules.begin_ms)] = PASSED_OVER
+        if self.rules.end_ms is not None:
+            reason[is_good & (time >= self.rules.end_ms)] = PASSED_OVER
 
     def _slots(self, batch: EventBatch, partition: int) -> NDArray[np.int64]:
         """The stream of each row, int64 [n], numbered as they first appear; -1 for rows with a reason."""

@@ -138,7 +138,7 @@ def test_without_a_tail(tmp_path: Path) -> None:
         (("--recipe", "keras-tutorial", "--horizon", "3"), "--horizon: doesn't go with --recipe keras-tutorial"),
         (("--recipe", "keras-tutorial", "--no-guard"), "--guard: doesn't go with"),
         (("--topic",), "expected files or --topic, found both"),
-        (("--from", "2026-01-01T00:00:00Z"), "--from, --to: don't go with files"),
+        (("--from", "0:7"), "--from, --to: expected a time, as files have no offsets"),
         (("--last", "5"), "--last: doesn't go with files"),
     ],
 )
