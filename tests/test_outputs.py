@@ -1,5 +1,6 @@
 """What a command writes: never over what it reads or another output, nor in place of a good file when it fails."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -157,6 +158,36 @@ class TestWhole:
         assert (folder / "old").read_text() == "old"
         assert not (folder / "new").exists()
         assert not list(folder.glob(".*.partial"))
+
+    def test_two_at_a_time_are_each_whole(self, folder: Path) -> None:
+        with open_whole("old") as first:
+            first.write(b"fir")
+            with open_whole("old") as second:
+                second.write(b"second")
+            first.write(b"st")
+        assert (folder / "old").read_text() == "first"
+
+    def test_a_mount_point_gets_the_content(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def busy(partial: Path, target: Path) -> None:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+
+        monkeypatch.setattr(Path, "replace", busy)
+        with open_whole("old") as file:
+            file.write(b"new")
+        assert (folder / "old").read_text() == "new"
+        assert not list(folder.glob(".*.partial"))
+
+    def test_a_pipe_is_written_where_it_is(self) -> None:
+        outlet, inlet = os.pipe()
+        with open_whole(f"/proc/self/fd/{inlet}") as file:
+            file.write(b"new")
+        os.close(inlet)
+        with open(outlet, "rb") as found:
+            assert found.read() == b"new"
+
+    def test_what_cannot_be_written_is_called_as_it_was_asked_for(self, folder: Path) -> None:
+        with pytest.raises(InputMissingError, match=r"^none/x: cannot be written"), open_whole("none/x"):
+            pass
 
     def test_devices_stay(self) -> None:
         with open_whole("/dev/null") as file:

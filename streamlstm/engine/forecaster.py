@@ -51,8 +51,8 @@ class ForecasterSettings:
     After more than `gap_ms` the forecast has status `gap` and an unknown time step, and the stream goes on, or begins
     anew with this event (`after_gap`).
     A missing input (NaN) makes its event a dead letter, or becomes the stream's last input (`hold`); with `forecast`
-    the target becomes the stream's last forecast of its first horizon. The status is `filled`. What would begin a
-    stream can't be filled: a dead letter (null_value). None means never.
+    the target becomes the stream's last forecast of its first horizon. The status is `filled`, after a gap `gap`. What
+    would begin a stream can't be filled: a dead letter (null_value). None means never.
     """
 
     max_streams: int

@@ -12,7 +12,7 @@ from streamlstm.errors import InvariantError
 class Status(IntEnum):
     """What a forecast is worth. The names in lower case are the wire format.
 
-    Of several that apply a forecast has the first of: filled, late, gap, degraded, warmup.
+    Of several that apply a forecast has the first of: gap, filled, late, degraded, warmup.
     """
 
     OK = 0

@@ -16,7 +16,8 @@ which s_t cancels. Training reads the same functions.
 The anchor is the first value, until it has proved a stray one or the stream has gone far from it, so that float32 would
 round away what happens there: at every 8th event, where the newest 8 values lie further from the anchor than FAR times
 the span of them, the newest becomes the anchor. What the history holds by then keeps the anchor that it was taken by:
-the one before. So there is a third one only when none of the first is needed any more, SETTLED events later at least.
+the one before. So there is a third one only when nothing held by the first is needed any more, SETTLED or R events
+later.
 
 History in a row (kernels.layout), at word `history_at`: anchor float64, the anchor before it float64, the number of the
 first event with the newer one int64 (0: there is but one), s float64, then the values r as a ring, float32 [R]: event
@@ -256,7 +257,8 @@ def keep(n: int, slot: Int64s, yhat: Float64s, rows: Int64s, yhat_at: int) -> No
 @compiled("void(float64[::1], int64[::1], int64, float64[::1], float64[::1])")
 def survey_changes(x: Float64s, start: Int64s, window: int, held: Float64s, unit: Float64s) -> None:
     """held float64 [N], anchor + r, and the unit float64 [N] (s, or 0) after each row of a history: rows [start[s],
-    start[s + 1]) of x [N] are those of stream s.
+    start[s + 1]) of x [N] are those of stream s. No lag is known yet: of a ring longer than SETTLED a third anchor may
+    come earlier here than in serving, which changes the rounding of what lies between.
     """
     for stream in range(start.shape[0] - 1):
         first = start[stream]

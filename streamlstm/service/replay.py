@@ -70,7 +70,7 @@ class Replay:
         kept = history.start[1:] - self.first
         self.place = np.cumsum(kept) - kept - self.first
         self.kept = int(kept.sum())
-        self.accepted, self.filled = np.zeros((2, history.rows), np.bool_)
+        self.accepted = np.zeros(history.rows, np.bool_)
         self.begins = np.zeros(self.kept, np.bool_)
         self.columns: dict[str, NDArray[np.float64]] = {}
         self.refused = Counter[str]()
@@ -122,7 +122,6 @@ class Replay:
         good = good[rows[good] >= self.first[self.stream[rows[good]]]]
         at = rows[good] + self.place[self.stream[rows[good]]]
         self.begins[at] = (forecasts.n_seen[good] == 1) | (forecasts.status[good] == Status.GAP)
-        self.filled[rows[good]] = forecasts.status[good] == Status.FILLED
         for name, values in _columns(forecasts):
             if name not in self.columns:
                 self.columns[name] = _column((self.kept, *values.shape[1:]))
@@ -132,7 +131,7 @@ class Replay:
         """What was kept, without the rows that the engine refused."""
         history, start, first, tail = self.history, self.history.start, self.first, self.tail
         time, begins, columns = history.time, self.begins, self.columns
-        actual = np.where(self.filled, np.nan, history.x[:, self.model.target])
+        actual = history.x[:, self.model.target]  # NaN where it was missing: no forecast is held to what was filled in
         if not self.accepted.all():
             before = np.zeros(history.rows + 1, np.int64)
             np.cumsum(self.accepted, out=before[1:])

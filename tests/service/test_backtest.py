@@ -350,21 +350,33 @@ class TestCompare:
             compare_two(first, second, lambda done: None)
 
 
-def test_the_daemon_scores_itself_alike(tmp_path: Path) -> None:
-    """The engine's own totals (kernels.judge_layout), of gaps and missing values too, beside the backtest's sums."""
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_the_daemon_scores_itself_alike(tmp_path: Path, inputs: int) -> None:
+    """The engine's own totals (kernels.judge_layout), of gaps and missing values too, beside the backtest's sums. Of
+    two inputs the second is forecast, and the first is missing now and then.
+    """
     source, rng = tmp_path / "in.jsonl", random.Random(9)
     times = np.cumsum([1000 * (1 if rng.random() < 0.98 else 600) for _ in range(900)])
     events = [
         {
             "stream": f"s{k % 4}",
             "ts": int(BEGIN + time),
-            "value": None if k % 41 == 40 else rng.gauss(10.0 ** (k % 4), 1),
+            "values": [None if k % 7 == 3 else 1.0, None if k % 41 == 40 else rng.gauss(10.0 ** (k % 4), 1)][-inputs:],
         }
         for k, time in enumerate(times)
     ]
     source.write_text("\n".join(map(json.dumps, events)))
-    model = guarded(made_model())
-    history = history_of(source, keep_missing=True)
+    if inputs == 1:
+        source.write_text(source.read_text().replace('"values": [', '"value": ').replace("]}", "}"))
+    names = ("other", "value")[2 - inputs :]
+    parameters = random_parameters(inputs, (6,), len(HORIZONS))
+    scaling = replace(RUNNING, offset=(0.0,) * inputs, scale=(1.0,) * inputs)
+    model = replace(
+        guarded(made_model()), parameters=parameters, inputs=names, target=inputs - 1, scaling=scaling,
+        golden=make_golden(parameters, 0),
+    )  # fmt: skip
+    wanted = Wanted(field_paths(Config(), names))
+    history = read_files([str(source)], wanted, Rules(order="arrival", keep_missing=True))
     settings = ForecasterSettings(max_streams=9, gap_ms=60_000, missing="hold")
     with ThreadPoolExecutor(1) as executor:
         replay = Replay(history, model, settings, executor, tail=history.start[:-1], topic="t", batch_size=100)
