@@ -26,6 +26,7 @@ from streamlstm.model.tensors import to_float32
 
 MAX_TRIAL_NUMBERS = 4_000_000
 TRIALS = ((2, 5), (3, 9), (2, 70))  # (N, T) where the graph leaves them free; the first one tells which axis is which
+SHORTEST, MOST_ROWS = 11, 140  # steps of the last one where the batch is fixed; N T of it where both are free
 DEFAULT_ACTIVATIONS = ["Sigmoid", "Tanh", "Tanh"]
 
 
@@ -136,7 +137,11 @@ def _require_even(cuts: dict[tuple[str, int], Cut], before: dict[tuple[str, int]
 
 def _trial_shape(graph: Graph, x_name: str, sizes: tuple[int, int]) -> tuple[int, ...]:
     shape = graph.inputs[x_name]
-    free = (*sizes, 0)
+    fixed = max((size for size in shape[:2] if isinstance(size, int)), default=0)
+    free = (
+        *(min(size, max(SHORTEST, MOST_ROWS // max(fixed, 1))) for size in sizes),
+        0,
+    )  # a fixed batch is a large one
     return tuple(size if isinstance(size, int) else free[k] for k, size in enumerate(shape))
 
 

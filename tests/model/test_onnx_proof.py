@@ -180,3 +180,18 @@ def test_products_of_constants_cost_too(tmp_path: Path) -> None:
     start = time.process_time()
     assert "too large to prove" in refused(proto, tmp_path)
     assert time.process_time() - start < 5.0
+
+
+def test_a_fixed_batch_with_free_time_is_tried_within_the_bounds(tmp_path: Path) -> None:
+    """As exported with the batch that it was trained by, 256 sequences of any length."""
+    many = 64
+    weights = {
+        "W": RNG.standard_normal((1, 4 * many, INPUTS)), "R": RNG.standard_normal((1, 4 * many, many)) / 8,
+        "B": RNG.standard_normal((1, 8 * many)), "FW": RNG.standard_normal((many, 1)),
+    }  # fmt: skip
+    lstm = helper.make_node("LSTM", ["xt", "W", "R", "B"], ["Y", "Yh", "Yc"], hidden_size=many)
+    made = nodes()
+    made[1] = lstm
+    arrays = {name: array.astype(np.float32) for name, array in weights.items()}
+    found = read(model(made, arrays, shape=(256, "t", INPUTS)), tmp_path / "m.onnx")
+    assert (found.parameters.hidden, found.fixed_window) == ((many,), None)
