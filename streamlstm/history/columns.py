@@ -101,13 +101,16 @@ class _Choice:
         values = self._values_by_name()
         if time is None:
             time = self._time_by_content(values)
-        wide = False
-        if not values:
+        wide, by_content = False, not values
+        if by_content:
             values, wide = self._values_by_content(stream)
         if stream is None and not wide and len(self.names) == 3:
             stream = self._only(Content.TEXT, "the stream")
         if stream is None and not wide and len(self.taken) < len(self.names):
             self._take_for_one_stream(time, repeats)
+        left = [i for i in range(len(self.names)) if i not in self.taken and self.names[i]]
+        if by_content and left:
+            self.notes.append(f"{self.where}: columns left out: {self._listed(left)}")
         return Chosen(time, stream, values, wide, tuple(self.notes))
 
     def _take_for_one_stream(self, time: int, repeats: Callable[[int], bool]) -> None:
@@ -186,8 +189,14 @@ class _Choice:
 
     def _values_by_content(self, stream: int | None) -> tuple[tuple[int, ...], bool]:
         numbers = self._left(Content.NUMBER)
-        if len(numbers) > 1 and stream is None:
-            self.notes.append(f"{self.where}: each of {len(numbers):,} columns of numbers was taken for a stream")
+        later = [i for i in self._left(Content.EMPTY) if self.names[i] and self.names.count(self.names[i]) == 1]
+        several = len(numbers) > 1 or (numbers and later and not self._left(Content.TEXT))  # text may say whose rows
+        if several and stream is None:
+            numbers = sorted(numbers + later)
+            empty = f" ({len(later):,} empty at first)" if later else ""  # a sensor installed after the others
+            self.notes.append(
+                f"{self.where}: each of {len(numbers):,} columns of numbers{empty} was taken for a stream"
+            )
             return tuple(map(self._take, numbers)), True
         value = self._only(Content.NUMBER, "the value")
         if value is not None:
@@ -196,7 +205,9 @@ class _Choice:
         problem = "several columns of numbers: name one" if numbers else "no other column of numbers"
         raise BadDataError(f"{self.where}: expected a column of values ({usual}), found {self._listed()}; {problem}")
 
-    def _listed(self) -> str:
-        named = [shown(name) or "''" for name in self.names[:MOST_NAMED]]
-        more = len(self.names) - len(named)
+    def _listed(self, columns: Sequence[int] | None = None) -> str:
+        """The names of some columns, or of all."""
+        names = self.names if columns is None else [self.names[i] for i in columns]
+        named = [shown(name) or "''" for name in names[:MOST_NAMED]]
+        more = len(names) - len(named)
         return ", ".join(named) + (f" and {more:,} more" if more > 0 else "") if named else "none"

@@ -27,7 +27,14 @@ def chosen(header: str, contents: str, inputs: tuple[str, ...] = ("value",), rep
         ("k,ts,value", "xnn", 1, 0, (2,), False, 1),
         ("ts,value,a,b", "nnxx", 0, None, (1,), False, 1),  # more columns of text: none of them is the stream
         ("id,ts,load", "nnn", 1, 0, (2,), False, 1),
-        ("date,a,b,c,why", "tnnnx", 0, None, (1, 2, 3), True, 1),
+        ("date,a,b,c", "tnnn", 0, None, (1, 2, 3), True, 1),
+        ("date,a,b,c,why", "tnnnx", 0, None, (1, 2, 3), True, 2),
+        ("ts,a,b,c", "tenn", 0, None, (1, 2, 3), True, 1),  # a sensor that is installed later
+        ("ts,a,b,c", "tnee", 0, None, (1, 2, 3), True, 1),
+        ("ts,sensor,a,c", "txne", 0, None, (2,), False, 3),  # rather one value, of streams that text may name
+        ("ts,a,,", "tnee", 0, None, (1,), False, 2),  # commas at the end of each row
+        ("ts,a,b,x,x", "tnnee", 0, None, (1, 2), True, 2),
+        ("id,ts,a,b", "xtne", 1, 0, (2,), False, 2),
         ("a,value,b", "nnx", 0, 2, (1,), False, 2),
     ],
 )
@@ -37,6 +44,13 @@ def test_choice(
     found = chosen(header, contents)
     assert (found.time, found.stream, found.values, found.wide) == (time, stream, values, wide)
     assert len(found.notes) == notes
+
+
+def test_columns_that_are_left_out_are_named() -> None:
+    assert chosen("ts,a,b,c,why,who", "tnenxo").notes == (
+        "f.csv: each of 3 columns of numbers (1 empty at first) was taken for a stream",
+        "f.csv: columns left out: why, who",
+    )
 
 
 def test_inputs_by_name() -> None:

@@ -35,6 +35,7 @@ def events(text: str, inputs: Sequence[str] = ("value",), where: str = "data/pum
         "ts,cpu\n" + "".join(f"{t},{t % 7}.5\n" for t in TIMES),
         "ts,cpu,load\n" + "".join(f"{t},{k},{2 * k}\n" for k, t in enumerate(CLOCK)),
         "ts,cpu,load,comment\n" + "".join(f"{t},{k},,calm\n" for k, t in enumerate(CLOCK)),
+        "ts,cpu,load\n" + "".join(f"{TIMES[0] + 1000 * k},{k},{k if k > 250 else ''}\n" for k in range(400)),
         "date;1;2\n" + "".join(f"{t};{k};{-k}\n" for k, t in enumerate(CLOCK)),
         "ts\tvalue\n" + "".join(f"{t}+0200\t{k}\n" for k, t in enumerate(CLOCK)),
         "".join(f"a,{t},{k}\n" for k, t in enumerate(CLOCK)),  # no header
