@@ -1,5 +1,6 @@
 """What the head of a CSV file says of it: delimiter, header, and which column is what."""
 
+import codecs
 import csv
 import io
 from collections.abc import Sequence
@@ -61,14 +62,12 @@ def _text(head: bytes, where: str) -> str:
         raise BadDataError(f"{where}: expected UTF-8, found UTF-16")
     if b"\0" in head.lstrip(b"\r\n").partition(b"\n")[0]:
         raise BadDataError(f"{where}: expected text, found a zero byte in the first line: binary?")
-    try:
-        return head.decode("utf-8-sig")
+    plain = head.removeprefix(codecs.BOM_UTF8)
+    try:  # the end of the head may have cut a letter
+        return codecs.getincrementaldecoder("utf-8")().decode(plain, final=len(head) < HEAD_BYTES)
     except UnicodeDecodeError as error:
-        if error.start < HEAD_BYTES - 4:
-            raise BadDataError(
-                f"{where}: expected UTF-8, found byte {head[error.start]:#04x} at {error.start}"
-            ) from error
-        return head[: error.start].decode("utf-8-sig")
+        at = len(head) - len(plain) + error.start
+        raise BadDataError(f"{where}: expected UTF-8, found byte {head[at]:#04x} at {at}") from error
 
 
 def _is_tsv(where: str) -> bool:

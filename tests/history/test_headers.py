@@ -1,5 +1,6 @@
 """What the first rows of a table say of its columns: a header or none, and whose the rows are."""
 
+import codecs
 import io
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from streamlstm.errors import BadDataError
+from streamlstm.events.fields import FieldPaths
+from streamlstm.history.columns import Wanted
+from streamlstm.history.csv_head import HEAD_BYTES, csv_head
 from tests.history.reading import read
 
 DAYS = [f"2024-01-{day:02}" for day in range(1, 21)]
@@ -54,6 +58,25 @@ def test_no_header(row: str, times: list[object], tmp_path: Path) -> None:
 def test_columns_that_are_asked_for_by_number(tmp_path: Path) -> None:
     path = write(tmp_path / "f.csv", "", [f"{k},{time},7,{k / 2}" for k, time in enumerate(TIMES, 1)])
     assert read(path, time="2", values=("4",)).x[:3, 0].tolist() == [0.5, 1, 1.5]
+
+
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+@pytest.mark.parametrize("before", range(5))
+def test_a_letter_across_the_end_of_the_head(mark: bytes, before: int) -> None:
+    """Which isn't the end of the file."""
+    begin = mark + b"stream,ts,value\n" + b"a,1730000000000,1\n" * 14_000
+    text = begin + b"n" * (HEAD_BYTES - before - len(begin)) + "\N{SNOWMAN}\N{SNOWMAN}".encode()
+    head = csv_head(text[:HEAD_BYTES], "f.csv", Wanted(FieldPaths()))
+    assert head is not None
+    assert head.names == ["stream", "ts", "value"]
+
+
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_a_byte_that_is_not_utf8(mark: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    path.write_bytes(mark + b"ts,temp\xe9rature\n1,2\n")
+    with pytest.raises(BadDataError, match=rf"f\.csv: expected UTF-8, found byte 0xe9 at {len(mark) + 7}"):
+        read(path)
 
 
 def test_a_comment_on_top(tmp_path: Path) -> None:
