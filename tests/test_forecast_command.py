@@ -72,6 +72,16 @@ def test_columns_that_are_named(model: Path, tmp_path: Path) -> None:
     assert [json.loads(line)["stream"] for line in done.stdout.splitlines()] == ["a", "b"] * 60
 
 
+def test_a_row_that_is_not_utf8_is_a_dead_letter(model: Path, tmp_path: Path) -> None:
+    rows = "".join(f"a,{TIMES[0] + 1000 * k},{k % 7}.5\n" for k in range(20_000)).encode()
+    (tmp_path / "f.csv").write_bytes(b"stream,ts,value\n" + rows + b"pump\xe9,1,2\n" + LONG.encode()[16:])
+    letters = tmp_path / "letters"
+    done = run("forecast", "--input", tmp_path / "f.csv", "--model", model, "--dead-letters", letters)
+    assert done.exit_code == 0, done.output
+    assert len(done.stdout.splitlines()) == 20_120
+    assert json.loads(letters.read_text()) == {"offset": 20_000, "reason": "not_object", "value": '"pump\ufffd,1,2"'}
+
+
 def test_csv_from_a_pipe(model: Path) -> None:
     done = run("forecast", "--input", "-", "--model", model, given=LONG.encode())
     assert (done.exit_code, done.stderr) == (0, "120 events, 120 forecasts\n")

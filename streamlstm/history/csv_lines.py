@@ -43,7 +43,8 @@ class CsvLines:
 
         The fields are stream, ts, and value (one input) or values (several, by name). A cell that is a JSON number is
         copied digit by digit, a missing one is null; NaN and infinities become those tokens, and other text a string,
-        which the decoder refuses with a reason. So it does a ragged row, which is no object.
+        which the decoder refuses with a reason. So it does a ragged row, and an event whose text isn't UTF-8: the line
+        is the row as a string, which is no object.
         """
         if self.head is None:
             return
@@ -57,8 +58,6 @@ class CsvLines:
                     lines.clear()
         except csv.Error as error:
             raise BadDataError(f"{self.where}: line {rows.line_num}: not CSV: {error}") from error
-        except orjson.JSONEncodeError as error:
-            raise BadDataError(f"{self.where}: line {rows.line_num}: expected UTF-8, found other bytes") from error
         if lines:
             yield b"".join(lines)
 
@@ -66,7 +65,7 @@ class CsvLines:
         if not any(row):
             return
         if len(row) != len(head.names):
-            yield orjson.dumps(head.delimiter.join(row), option=orjson.OPT_APPEND_NEWLINE)
+            yield _no_object(row, head.delimiter)
             return
         chosen = head.chosen
         time = _time(row[chosen.time])
@@ -74,17 +73,29 @@ class CsvLines:
         if chosen.wide:
             for column, value in zip(chosen.values, values, strict=True):
                 if row[column]:  # an empty cell of a wide table is no event
-                    yield _event(head.names[column].strip(), time, {"value": value})
+                    event = _event(head.names[column].strip(), time, {"value": value})
+                    yield event or _no_object(row, head.delimiter)
             return
         stream = self.stream if chosen.stream is None else row[chosen.stream]
         if len(values) == 1:
-            yield _event(stream, time, {"value": values[0]})
+            event = _event(stream, time, {"value": values[0]})
         else:
-            yield _event(stream, time, {"values": dict(zip(self.inputs, values, strict=True))})
+            event = _event(stream, time, {"values": dict(zip(self.inputs, values, strict=True))})
+        yield event or _no_object(row, head.delimiter)
 
 
-def _event(stream: str, time: object, value: dict[str, object]) -> bytes:
-    return orjson.dumps({"stream": stream, "ts": time} | value, option=orjson.OPT_APPEND_NEWLINE)
+def _event(stream: str, time: object, value: dict[str, object]) -> bytes | None:
+    """None where a text isn't UTF-8."""
+    try:
+        return orjson.dumps({"stream": stream, "ts": time} | value, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:
+        return None
+
+
+def _no_object(row: Sequence[str], delimiter: str) -> bytes:
+    """The row as a string; bytes of it that aren't UTF-8 are replaced."""
+    text = delimiter.join(row).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return orjson.dumps(text, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _time(cell: str) -> object:
