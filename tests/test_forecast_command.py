@@ -66,7 +66,7 @@ def test_columns_that_are_named(model: Path, tmp_path: Path) -> None:
     command = ["forecast", "--input", tmp_path / "f.csv", "--model", model]
     refused = run(*command)
     assert isinstance(refused.exception, BadDataError)
-    assert "is it --stream-column sensor or quality?" in str(refused.exception)
+    assert "is it --stream-column sensor?" in str(refused.exception)
     done = run(*command, "--stream-column", "sensor", "--time-column", "when", "--value-columns", "level")
     assert done.exit_code == 0, done.output
     assert [json.loads(line)["stream"] for line in done.stdout.splitlines()] == ["a", "b"] * 60

@@ -62,13 +62,17 @@ class Chosen:
 
 
 def choose(
-    names: Sequence[str], contents: Sequence[Content], wanted: Wanted, where: str, repeats: Callable[[int], bool]
+    names: Sequence[str],
+    contents: Sequence[Content],
+    wanted: Wanted,
+    where: str,
+    cells: Callable[[int], Sequence[object]],
 ) -> Chosen:
-    """`repeats` says of a column's first cells whether most are there more than once.
+    """`cells` gives the first ones of a column.
 
     Raises UsageError for a column that was asked for and isn't there, BadDataError where the choice isn't clear.
     """
-    return _Choice(names, contents, wanted, where).choose(repeats)
+    return _Choice(names, contents, wanted, where).choose(cells)
 
 
 def usual_names(wanted: Wanted) -> set[str]:
@@ -79,9 +83,9 @@ def usual_names(wanted: Wanted) -> set[str]:
     return {name.lower() for name in (*asked, *of_fields, *STREAM_COLUMNS, *TIME_COLUMNS, *VALUE_COLUMNS)}
 
 
-def mostly_repeats(cells: Sequence[object]) -> bool:
-    """Whether each of them is there twice, on average, or more often."""
-    return len(cells) > 1 and 2 * len(set(cells)) <= len(cells)
+def _tells_apart(texts: Sequence[object], times: Sequence[object]) -> bool:
+    """Whether a column of text may say whose the rows are: by itself it leaves far fewer of one time."""
+    return 2 * len(set(zip(texts, times, strict=True))) >= 3 * len(set(times))
 
 
 class _Choice:
@@ -94,7 +98,7 @@ class _Choice:
         self.notes: list[str] = []
         self.taken: set[int] = set()
 
-    def choose(self, repeats: Callable[[int], bool]) -> Chosen:
+    def choose(self, cells: Callable[[int], Sequence[object]]) -> Chosen:
         fields, wanted = self.wanted.fields, self.wanted
         time = self._named(wanted.time, (*fields.time, *TIME_COLUMNS))
         stream = self._named(wanted.stream, (*fields.stream, *STREAM_COLUMNS))
@@ -107,17 +111,19 @@ class _Choice:
         if stream is None and not wide and len(self.names) == 3:
             stream = self._only(Content.TEXT, "the stream")
         if stream is None and not wide and len(self.taken) < len(self.names):
-            self._take_for_one_stream(time, repeats)
+            self._take_for_one_stream(time, cells)
         left = [i for i in range(len(self.names)) if i not in self.taken and self.names[i]]
         if by_content and left:
             self.notes.append(f"{self.where}: columns left out: {self._listed(left)}")
         return Chosen(time, stream, values, wide, tuple(self.notes))
 
-    def _take_for_one_stream(self, time: int, repeats: Callable[[int], bool]) -> None:
-        """Say so; or refuse, where times come again and again, and a column of text may say whose they are."""
+    def _take_for_one_stream(self, time: int, cells: Callable[[int], Sequence[object]]) -> None:
+        """Say so; or refuse, where a time is there twice, on average, and a column of text may say whose they are."""
         usual = ", ".join(dict.fromkeys((*self.wanted.fields.stream, *STREAM_COLUMNS)))
-        texts = [shown(self.names[i]) for i in self._left(Content.TEXT)]
-        if texts and repeats(time):
+        times = cells(time)
+        left = self._left(Content.TEXT) if 2 * len(set(times)) <= len(times) else []
+        texts = [shown(self.names[i]) for i in left if _tells_apart(cells(i), times)]
+        if texts:
             raise BadDataError(
                 f"{self.where}: expected a column of streams ({usual}), as most times are there more than once; found "
                 f"{self._listed()}: is it --stream-column {' or '.join(texts[:MOST_NAMED])}?"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from streamlstm.errors import BadDataError
 from streamlstm.events.fields import TimeUnit
 from streamlstm.history.cells import content_of
-from streamlstm.history.columns import Chosen, Content, Wanted, choose, mostly_repeats, usual_names
+from streamlstm.history.columns import Chosen, Content, Wanted, choose, usual_names
 
 HEAD_BYTES = 1 << 18
 SAMPLE_ROWS = 200
@@ -53,7 +53,7 @@ def csv_head(head: bytes, where: str, wanted: Wanted) -> CsvHead | None:
         return None
     columns = _columns(sample, len(names))
     contents = [content_of(cells, wanted.fields.time_unit) for cells in columns]
-    chosen = choose(names, contents, wanted, where, lambda column: mostly_repeats(columns[column]))
+    chosen = choose(names, contents, wanted, where, columns.__getitem__)
     return CsvHead(delimiter, names, first, chosen, (*notes, *chosen.notes))
 
 

@@ -11,7 +11,7 @@ from streamlstm.events.times import DECIMALS, EARLIEST_MS, LATEST_MS
 from streamlstm.history.arrow import integers, is_text, load, reals, text_spans
 from streamlstm.history.cells import Spans, clear_refused, content_of, place_inputs, place_streams, place_times
 from streamlstm.history.collector import Collector
-from streamlstm.history.columns import Chosen, Content, Wanted, choose, mostly_repeats
+from streamlstm.history.columns import Chosen, Content, Wanted, choose
 from streamlstm.history.report import shown
 
 BATCH_ROWS = 65_536
@@ -45,7 +45,7 @@ def _read(collector: Collector, file: Any, where: str, stream: str, wanted: Want
     if not file.metadata.num_rows:
         raise BadDataError(f"{where}: expected rows of events, found none")
     contents = _contents(file, wanted)
-    chosen = choose(schema.names, contents, wanted, where, lambda column: _repeats(file, schema.names[column]))
+    chosen = choose(schema.names, contents, wanted, where, lambda column: _cells(file, schema.names[column]))
     for note in chosen.notes:
         collector.report.note(note)
     used = sorted({chosen.time, *chosen.values, *([] if chosen.stream is None else [chosen.stream])})
@@ -67,10 +67,9 @@ def _contents(file: Any, wanted: Wanted) -> list[Content]:
     ]
 
 
-def _repeats(file: Any, name: str) -> bool:
-    """Whether most of a column's first cells are there more than once."""
-    column = next(file.iter_batches(SAMPLE_ROWS, columns=[name], use_threads=False)).column(0)
-    return _content(column.type) is not Content.OTHER and mostly_repeats(list(map(str, column)))
+def _cells(file: Any, name: str) -> list[str]:
+    """The first cells of a column, as texts."""
+    return list(map(str, next(file.iter_batches(SAMPLE_ROWS, columns=[name], use_threads=False)).column(0)))
 
 
 def _content(array_type: Any) -> Content:

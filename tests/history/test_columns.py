@@ -9,9 +9,9 @@ from streamlstm.history.columns import Chosen, Content, Wanted, choose
 CONTENTS = {"t": Content.TIME, "n": Content.NUMBER, "x": Content.TEXT, "e": Content.EMPTY, "o": Content.OTHER}
 
 
-def chosen(header: str, contents: str, inputs: tuple[str, ...] = ("value",), repeats: bool = False) -> Chosen:
+def chosen(header: str, contents: str, inputs: tuple[str, ...] = ("value",)) -> Chosen:
     wanted = Wanted(FieldPaths(inputs=inputs))
-    return choose(header.split(","), [CONTENTS[each] for each in contents], wanted, "f.csv", lambda column: repeats)
+    return choose(header.split(","), [CONTENTS[each] for each in contents], wanted, "f.csv", lambda column: range(9))
 
 
 @pytest.mark.parametrize(

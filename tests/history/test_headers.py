@@ -104,8 +104,19 @@ class TestWhoseRows:
         assert said.startswith(
             f"{path}: expected a column of streams (stream, unique_id, series, id, key), as most times"
         )
-        assert said.endswith("found ts, sensor, value, quality: is it --stream-column sensor or quality?")
+        assert said.endswith("found ts, sensor, value, quality: is it --stream-column sensor?")
         assert len(read(path, stream="sensor").streams) == 3
+
+    @pytest.mark.parametrize("quality", ["good", "bad now and then"])
+    def test_times_that_come_again_in_one_stream(self, quality: str, tmp_path: Path) -> None:
+        """Several rows a second, and no text that tells them apart."""
+        odd = {5: "bad", 17: "bad"} if quality != "good" else {}
+        rows = [f"{time},{k}.{i},C,{odd.get(k, 'good')}" for k, time in enumerate(TIMES) for i in range(4)]
+        path = write(tmp_path / "f.csv", "ts,value,unit,quality", rows)
+        for each in (path, parquet(path)):
+            history = read(each)
+            assert history.streams == [b"f"]
+            assert any(note.endswith(ONE_STREAM) for note in history.report.notes)
 
     def test_times_of_their_own(self, tmp_path: Path) -> None:
         path = write(tmp_path / "f.csv", "ts,sensor,value,quality", list(self.ROWS[::3]))
