@@ -114,7 +114,7 @@ def _is_header(first: Sequence[str], below: Sequence[Sequence[str]], wanted: Wan
     contents = [content_of(cells, unit) for cells in columns]
     if Content.TIME in contents:
         at = contents.index(Content.TIME)
-        return kinds[at] is Content.TEXT or not first[at].strip()  # pandas leaves the name of an index empty
+        return kinds[at] is Content.TEXT or (at == 0 and not first[0].strip())  # pandas leaves an index without a name
     return kinds[0] is Content.TEXT and contents[0] is Content.NUMBER
 
 

@@ -12,6 +12,7 @@ from streamlstm.errors import BadDataError
 from streamlstm.events.fields import FieldPaths
 from streamlstm.history.columns import Wanted
 from streamlstm.history.csv_head import HEAD_BYTES, csv_head
+from streamlstm.history.report import Kind
 from tests.history.reading import read
 
 DAYS = [f"2024-01-{day:02}" for day in range(1, 21)]
@@ -53,6 +54,15 @@ def test_no_header(row: str, times: list[object], tmp_path: Path) -> None:
     history = read(write(tmp_path / "f.csv", "", [row.format(time=time, k=k) for k, time in enumerate(times)]))
     assert history.rows == 20
     assert f"{tmp_path}/f.csv: the first row is no header; columns go by number" in history.report.notes
+
+
+@pytest.mark.parametrize("first", ["a,,1.5", "a,,1.5,2"])
+def test_a_first_row_without_its_time(first: str, tmp_path: Path) -> None:
+    """Only pandas leaves a name empty, that of the index, in front of the others."""
+    below = [f"b,2026-01-01T00:{k:02}:00Z,2{',3' * (first.count(',') - 2)}" for k in range(20)]
+    columns = {"stream": "1", "time": "2", "values": ("3",)}
+    report = read(write(tmp_path / "f.csv", first, below), **columns).report
+    assert (report.rows, report.rows_read, report.count(Kind.BAD_TIME)) == (20, 21, 1)
 
 
 def test_columns_that_are_asked_for_by_number(tmp_path: Path) -> None:
