@@ -7,7 +7,7 @@ order alone.
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -26,7 +26,7 @@ Element = TypeVar("Element", bound=np.generic)
 _FIRST_STREAMS = 1024
 _EARLIEST_USUAL_MS = 100_000_000_000
 PASSED_OVER = Reason.REPLAYED
-"""The reason of rows that are no part of what was asked for: they aren't even counted."""
+"""The reason of rows outside the range that was asked for: they are no rows of the history."""
 
 _KINDS = {reason: Kind(reason.label) for reason in Reason if reason.name in Kind.__members__}
 
@@ -72,7 +72,8 @@ class Collector:
         self._x: list[NDArray[np.float64]] = []
         self._kept = 0
         self._lost: list[NDArray[np.int64]] = []  # for each row that isn't kept: how many were, before it
-        self._sources: list[tuple[int, str]] = []  # the first row of each, and what names it in a place
+        self._outside = 0  # rows that were passed over
+        self._sources: list[tuple[int, str, int]] = []  # of each: its first row, what names it in a place, _outside
 
     # ----------------------------------------------------------------------------------------------------------- adding
 
@@ -80,7 +81,7 @@ class Collector:
         """What is added from now on comes from `name`, and its rows are at `place`:offset (default: the name)."""
         if name not in self.report.sources:
             self.report.sources.append(name)
-        self._sources.append((self._kept, name if place is None else place))
+        self._sources.append((self._kept, name if place is None else place, self._outside))
 
     def add(self, batch: EventBatch, partition: int = 0) -> None:
         """Take the decoded rows of `batch`, all of one partition; their columns are copied, their reasons changed."""
@@ -92,7 +93,9 @@ class Collector:
         lost = np.flatnonzero((batch.reason[:n] != Reason.OK) & (batch.reason[:n] != PASSED_OVER))
         if len(lost):
             self._lost.append(self._kept + np.searchsorted(good, lost))
-        self.report.rows_read += n - int((batch.reason[:n] == PASSED_OVER).sum())
+        outside = int((batch.reason[:n] == PASSED_OVER).sum())
+        self._outside += outside
+        self.report.rows_read += n - outside
         self._kept += len(good)
         if self._kept > self.rules.max_rows:
             raise BadDataError(
@@ -264,10 +267,10 @@ class Collector:
 
     def _note_unused(self) -> None:
         """Say which of several sources gave no row at all."""
-        ends = [first for first, _ in self._sources[1:]] + [self._kept]
-        for (first, place), end in zip(self._sources, ends, strict=True):
+        for (first, place, before), (end, _, after) in pairwise([*self._sources, (self._kept, "", self._outside)]):
             if first == end and place in self.report.sources:
-                self.report.note(f"{place}: none of its rows could be used")
+                outside = f": {_outside(after - before)}" if after > before else ""
+                self.report.note(f"{place}: none of its rows could be used{outside}")
 
     def _place_of(self, row: int, place: NDArray[np.int64]) -> str:
         source = bisect_right(self._sources, row, key=lambda each: each[0]) - 1
@@ -278,8 +281,14 @@ class Collector:
         where = ", ".join(report.sources[:3]) or "history"
         read = counted(report.rows_read, "row")
         text = f"{where}: expected two rows at least, of different times; found {left} good ones among {read}"
+        if self._outside:
+            text += f", and {_outside(self._outside)}"
         worst = max(report.findings.values(), key=lambda each: each.count, default=None)
         return text if worst is None else f"{text}: {report.sentence(worst)}"
+
+
+def _outside(count: int) -> str:
+    return f"{counted(count, 'row')} outside the range that was asked for"
 
 
 def _found(batch: EventBatch, row: int) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from streamlstm.errors import BadDataError
 from streamlstm.events.fields import FieldPaths
 from streamlstm.history.collector import Rules
 from streamlstm.history.columns import Wanted
@@ -55,6 +56,28 @@ class TestFolders:
         (tmp_path / "a.csv").write_bytes(with_good())
         (tmp_path / "b.csv").write_bytes(table("x,1"))
         assert f"{tmp_path}/b.csv: none of its rows could be used" in read(tmp_path).report.notes
+
+
+class TestRange:
+    RULES = Rules(begin_ms=TIMES[10], end_ms=TIMES[30])
+
+    def test_a_file_outside(self, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_bytes(with_good())
+        (tmp_path / "b.csv").write_bytes(table(f"{TIMES[9]},1", f"{TIMES[30]},1", "x,1"))
+        (tmp_path / "c.csv").write_bytes(table(f"{TIMES[20]},1"))
+        report = read(tmp_path, rules=self.RULES).report
+        assert (report.rows, report.rows_read) == (21, 22)
+        outside = "2 rows outside the range that was asked for"
+        assert report.notes == [f"{tmp_path}/b.csv: none of its rows could be used: {outside}"]
+
+    def test_everything_outside(self, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_bytes(with_good())
+        with pytest.raises(BadDataError) as caught:
+            read(tmp_path, rules=Rules(end_ms=TIMES[0]))
+        assert str(caught.value) == (
+            f"{tmp_path}/a.csv: expected two rows at least, of different times; found 0 good ones among 0 rows, and 40 "
+            "rows outside the range that was asked for"
+        )
 
 
 class TestColumns:
