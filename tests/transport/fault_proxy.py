@@ -176,7 +176,8 @@ def _deliver(line: _Line, frame: bytes) -> None:
 def _frame(side: socket.socket) -> bytes:
     """One whole frame with its length, or nothing at the end."""
     head = _exactly(side, 4)
-    return head + _exactly(side, struct.unpack(">i", head)[0]) if head else b""
+    body = _exactly(side, struct.unpack(">i", head)[0]) if head else b""
+    return head + body if body else b""
 
 
 def _exactly(side: socket.socket, size: int) -> bytes:
