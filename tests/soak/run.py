@@ -4,11 +4,11 @@ A real broker, a real feeder, and of the two members one that all the trouble is
 session, a planned restart; and a broker that hangs. The other one goes on meanwhile, takes partitions over and gives
 them back. Its resident memory, threads and open files are looked at all the time.
 
-The run stands for a calm day: half an hour has the events of 24 hours at 1,000/s. Ends with 0 when, after WARM_UP
-minutes, its memory grows by less than MOST_MB_PER_HOUR of that day, it has no more threads and files than before, and
-the audit of everything is clean. A backlog takes memory and gives it back: so what counts is the
-least that is resident in each round of the five troubles, and of that Theil's slope (the median of the slopes between
-all pairs). --samples keeps all that was seen.
+Half an hour has the events of a calm day, 24 hours at 1,000/s. Ends with 0 when, after WARM_UP minutes, its memory
+grows by less than MOST_MB_PER_HOUR (real ones; half an hour can't tell a slope from a step of some MB, hours can), it
+has no more threads and files than before, and the audit of everything is clean. A backlog takes memory and gives it
+back: so what counts is the least that is resident in each round of the five troubles, and of that Theil's slope (the
+median of the slopes between all pairs). --samples keeps all that was seen.
 """
 
 import argparse
@@ -158,14 +158,14 @@ class Soak:
     def verdict(self, minutes: float) -> bool:
         settled = [each for each in self.samples if each[0] >= WARM_UP * 60]
         least, seen, half = least_of_rounds(settled), [each for _, each in settled], len(settled) // 2
-        real = slope(least)
-        grows = real * minutes / 60 / STANDS_FOR_HOURS
+        grows = slope(least)
+        calm = grows * minutes / 60 / STANDS_FOR_HOURS
         threads_then, threads = (max(each.threads for each in part) for part in (seen[:half], seen[half:]))
         files_then, files = (max(each.files for each in part) for part in (seen[:half], seen[half:]))
         most = max(each.resident for each in seen) / 1e6
         rounds = ", ".join(f"{each.resident / 1e6:.1f}" for _, each in least)
         print(f"resident at the least in each round of {ROUND:.0f} minutes, after {WARM_UP:.0f} minutes: {rounds} MB, "
-              f"{grows:+.2f} MB for each hour of the day it stands for ({real:+.1f} real); at the most {most:.1f} MB; "
+              f"{grows:+.2f} MB/h, {calm:+.2f} MB for each hour of a calm day; at the most {most:.1f} MB; "
               f"threads {threads_then}, then {threads}; files {files_then}, then {files}")  # fmt: skip
         return grows < MOST_MB_PER_HOUR and threads <= threads_then and files <= files_then
 
