@@ -90,7 +90,9 @@ class HistorySource:
         from streamlstm.history.files import format_of
 
         given = [name for name in _OF_FILES if getattr(self, name)]
-        lines = [path for _, path in self.files() if given and format_of(path) == "lines"]
+        if not given:
+            return
+        lines = [path for _, path in self.files() if format_of(path) == "lines"]
         if lines:
             raise UsageError(
                 f"{_OF_FILES[given[0]]}: expected a table; {lines[0]} is JSON lines, whose fields are "

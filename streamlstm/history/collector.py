@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from streamlstm.errors import BadDataError
 from streamlstm.events.batch import EventBatch, Reason
+from streamlstm.events.times import EARLIEST_USUAL_MS
 from streamlstm.history.history import History
 from streamlstm.history.report import Kind, Report, counted, duration_text, time_text
 from streamlstm.kernels.grouping import group_rows, sort_groups, survey
@@ -24,7 +25,6 @@ from streamlstm.state.slots import SlotTable
 Element = TypeVar("Element", bound=np.generic)
 
 _FIRST_STREAMS = 1024
-_EARLIEST_USUAL_MS = 100_000_000_000
 PASSED_OVER = Reason.REPLAYED
 """The reason of rows outside the range that was asked for: they are no rows of the history."""
 
@@ -244,7 +244,7 @@ class Collector:
         intervals, counts = np.unique(history.interval[history.interval > 0], return_counts=True)
         if len(intervals):
             report.interval_ms, report.interval_streams = int(intervals[counts.argmax()]), int(counts.max())
-        if report.last_ms < _EARLIEST_USUAL_MS:
+        if report.last_ms < EARLIEST_USUAL_MS:
             report.note("all times lie before March 1973: is input.time_unit the unit of the numbers?")
         if gaps.any():
             worst = int(longest.argmax())

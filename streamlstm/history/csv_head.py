@@ -104,10 +104,10 @@ def _is_header(first: Sequence[str], below: Sequence[Sequence[str]], wanted: Wan
     kinds = [content_of([cell], unit) for cell in first]
     if not {Content.NUMBER, Content.TIME} & set(kinds):
         return True
-    columns = _columns(below, len(first))
+    columns, usual = _columns(below, len(first)), usual_names(wanted)
     for cell, kind, cells in zip(first, kinds, columns, strict=True):
         name = cell.strip().lower()
-        if kind is not Content.NUMBER and name in usual_names(wanted) and cell not in cells:
+        if kind is not Content.NUMBER and name in usual and cell not in cells:
             return True
     if Content.TIME in kinds:
         return False

@@ -58,7 +58,7 @@ _DIGITS = 17
 _FEW_DECIMALS_BELOW = 1e9
 _POINT = np.uint64(ord("."))
 _ZEROS = np.uint64(0x3030303030303030)
-_NOT_SIGN = np.uint64((1 << 63) - 1)
+NOT_SIGN = np.uint64((1 << 63) - 1)
 _0, _1, _2, _3, _4, _8, _10, _32, _40, _52, _63 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 8, 10, 32, 40, 52, 63))
 
 
@@ -197,7 +197,7 @@ def _print_scaled(to: int, significand: np.uint64, exponent: int, closer_below: 
 @compiled
 def print_float64(to: int, bits: np.uint64) -> int:
     """Text of the float64 with these bits; `null` when it isn't finite."""
-    size = as_real(bits & _NOT_SIGN)
+    size = as_real(bits & NOT_SIGN)
     if size < _FEW_DECIMALS_BELOW:
         millionths = np.uint64(size * 1e6 + 0.5)
         if np.float64(millionths) / 1e6 == size and millionths != _0:

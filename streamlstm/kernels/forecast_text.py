@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlstm.kernels.compile import compiled, embedded
-from streamlstm.kernels.decimal import FLOAT_BYTES, INTEGER_BYTES, print_float32, print_float64, print_integer
+from streamlstm.kernels.decimal import FLOAT_BYTES, INTEGER_BYTES, NOT_SIGN, print_float32, print_float64, print_integer
 from streamlstm.kernels.memory import load_int64
 from streamlstm.kernels.words import (
     BLOCK_BYTES,
@@ -60,7 +60,6 @@ _ESCAPED_BYTES = 6  # \u001f
 _NULL, _TRUE, _FALSE = np.uint64(0x6C6C756E), np.uint64(0x65757274), np.uint64(0x65736C6166)
 _COMMA = np.uint8(ord(","))
 _EXPONENT32, _EXPONENT64 = np.uint64(0xFF << 23), np.uint64(0x7FF << 52)
-_NOT_SIGN64 = np.uint64((1 << 63) - 1)
 _ONES, _HIGH = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _SPACES, _QUOTES, _BACKSLASHES = (np.uint64(byte) * _ONES for byte in b' "\\')
 _HEXADECIMAL = np.frombuffer(b"0123456789abcdef", np.uint8)
@@ -223,7 +222,7 @@ def _print_bounds(to: int, columns: int, which: int, row: int) -> tuple[int, boo
     known = True
     for k in range(outputs):
         bits = load_word(bounds + 8 * k)
-        known &= (bits & _NOT_SIGN64) <= _EXPONENT64
+        known &= (bits & NOT_SIGN) <= _EXPONENT64
         to = print_float64(to, bits)
         store_byte(to, _COMMA)
         to += 1
@@ -238,7 +237,7 @@ def _print_score(to: int, columns: int, text: int, row: int) -> tuple[int, bool]
     to = _print_literal(to, text, VERDICT)
     anomalous = as_real(bits) > 1.0
     store_word(to, _TRUE if anomalous else _FALSE)
-    return to + (4 if anomalous else 5), (bits & _NOT_SIGN64) != _EXPONENT64
+    return to + (4 if anomalous else 5), (bits & NOT_SIGN) != _EXPONENT64
 
 
 @compiled("Tuple((int64, boolean))(int64, int64, int64, int64)")
@@ -261,7 +260,7 @@ def print_forecast(to: int, row: int, columns: int, text: int) -> tuple[int, boo
     values = load_int64(columns + 8 * X) + 8 * inputs * row
     for k in range(inputs):
         bits = load_word(values + 8 * k)
-        finite &= (bits & _NOT_SIGN64) != _EXPONENT64
+        finite &= (bits & NOT_SIGN) != _EXPONENT64
         to = print_float64(to, bits)
         store_byte(to, _COMMA)
         to += 1

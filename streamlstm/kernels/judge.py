@@ -267,10 +267,9 @@ def judge(
     plan, rates: see kernels.judge_layout; least float64 [2]: the deviation, in the unit of y and as a part of the mean,
     that an anomaly has at least (kernels.anomaly); totals float64 [O][TOTALS] is added to, in event order. slot int64
     [N], -1 is skipped; n_seen, status as `observe` wrote them; given float64 [N, F] as it came, NaN where missing, x
-    [N, F] with that filled in; rows int64 [S, row_bytes / 8] is the
-    arena, whose rings hold all events of the call. yhat float64 [N, O] holds the model's forecasts (NaN: none) and gets
-    the emitted ones; lower, upper float64 [N, O] get the interval: infinite until a residual is known. score float64
-    [N] gets the anomaly score, NaN: not known.
+    [N, F] with that filled in; rows int64 [S, row_bytes / 8] is the arena, whose rings hold all events of the call.
+    yhat float64 [N, O] holds the model's forecasts (NaN: none) and gets the emitted ones; lower, upper float64 [N, O]
+    get the interval: infinite until a residual is known. score float64 [N] gets the anomaly score, NaN: not known.
 
     An event after a gap joins no forecast, and neither does one whose value was filled in.
     """

@@ -138,10 +138,8 @@ def _require_even(cuts: dict[tuple[str, int], Cut], before: dict[tuple[str, int]
 def _trial_shape(graph: Graph, x_name: str, sizes: tuple[int, int]) -> tuple[int, ...]:
     shape = graph.inputs[x_name]
     fixed = max((size for size in shape[:2] if isinstance(size, int)), default=0)
-    free = (
-        *(min(size, max(SHORTEST, MOST_ROWS // max(fixed, 1))) for size in sizes),
-        0,
-    )  # a fixed batch is a large one
+    most = max(SHORTEST, MOST_ROWS // max(fixed, 1))  # a batch that is fixed may be a large one
+    free = (*(min(size, most) for size in sizes), 0)
     return tuple(size if isinstance(size, int) else free[k] for k, size in enumerate(shape))
 
 

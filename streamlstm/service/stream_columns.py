@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from streamlstm.engine.forecaster import is_single
 from streamlstm.engine.prediction import row_layout
+from streamlstm.kernels.features import ANCHOR, ANCHORED, FORMER_ANCHOR, MEAN_CHANGE
 from streamlstm.kernels.judge_layout import ABOVE, BELOW, SCALE, TRACKED, TRACKED_AT, JudgeLayout
 from streamlstm.kernels.layout import FLOAT, HISTORY_WORDS, LAST_TIME, N_SEEN, WORD, Layout, padded
 from streamlstm.model.model_file import Model
@@ -71,8 +72,10 @@ def _history(layout: Layout, integers: NDArray[np.int64], reals: NDArray[Any], s
     """The ring in the order of time: event number n, from 1, lies at n mod R."""
     n_seen = integers[:, layout.header_at + N_SEEN]
     length, first = layout.history, (WORD * (layout.history_at + HISTORY_WORDS)) // FLOAT
-    anchor, former, mean_change = (reals[:, layout.history_at + word, None] for word in (0, 1, 3))
-    anchored = integers[:, layout.history_at + 2, None]
+    anchor, former, mean_change = (
+        reals[:, layout.history_at + place // WORD, None] for place in (ANCHOR, FORMER_ANCHOR, MEAN_CHANGE)
+    )
+    anchored = integers[:, layout.history_at + ANCHORED // WORD, None]
     back = np.arange(length)[::-1]  # events before the newest
     ring = np.take_along_axis(singles[:, first : first + length], (n_seen[:, None] - back) % length, axis=1)
     held_by = np.where(n_seen[:, None] - back >= anchored, anchor, former)

@@ -4,6 +4,7 @@ Everything after this room is the daemon's own path, so a file gives the bytes t
 """
 
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import BinaryIO
 from streamlstm.errors import InputMissingError
 
 CHUNK_BYTES = 4 << 20
-_BOM = b"\xef\xbb\xbf"
 
 
 @contextmanager
@@ -37,10 +37,10 @@ def read_lines(file: BinaryIO, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes
     Yields what has arrived rather than wait for a full block, so that a live pipe is served as it flows.
     """
     rest, block = b"", _read_some(file, chunk_bytes)
-    while len(block) < len(_BOM) and _BOM.startswith(block) and (more := _read_some(file, chunk_bytes)):
+    while len(block) < len(BOM_UTF8) and BOM_UTF8.startswith(block) and (more := _read_some(file, chunk_bytes)):
         block += more
-    if block.startswith(_BOM):
-        block = block[len(_BOM) :] or _read_some(file, chunk_bytes)
+    if block.startswith(BOM_UTF8):
+        block = block[len(BOM_UTF8) :] or _read_some(file, chunk_bytes)
     while block:
         cut = block.rfind(b"\n") + 1
         if cut:
