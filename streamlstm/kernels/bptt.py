@@ -11,6 +11,9 @@ product per step, and the weights' gradient one for some steps together:
 Row t of `joined` holds x_t and the h before step t; the last holds the final h. W is (I + H, 4H), the transposes of
 PyTorch's weight_ih and weight_hh one over the other: 4H columns fill vectors better than I + H would.
 
+G, I', H': as many columns as 4H, I and H or some more, which are padding. Where rows fill whole cache lines, products
+take 0.8 to 0.95 times as long: no vector of theirs lies across two.
+
 Every function takes arrays of one dtype, float32 or float64, C-contiguous, and hands their addresses down: an array
 made in here could be freed before the product that reads it, so none is. Sums run in an order that depends on the
 shapes alone (kernels.matmul): t upwards within a group of steps, groups downwards, sequences upwards.
@@ -21,7 +24,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from streamlstm.kernels.compile import compiled, inlined
-from streamlstm.kernels.gates import activate_row, differentiate_row
+from streamlstm.kernels.gates import activate_rows, differentiate_rows
 from streamlstm.kernels.matmul import multiply_add
 
 Reals = NDArray[Any]
@@ -46,33 +49,29 @@ def layer_forward(joined: Reals, weight: Reals, bias: Reals, gates: Reals, cells
     """T steps of one layer.
 
     joined       [T + 1, B, I + H]: x of every step and h of row 0 are read, h of the other rows is written
-    weight       (I + H, 4H), read
+    weight       (I + H, G), read
     bias         [4H], read
-    gates        [T, B, 4H]: written, the values of i, f, g, o
+    gates        [T, B, G]: written, the values of i, f, g, o
     cells        [T + 1, B, H]: row 0 is read, the others are written
     tanh_cells   [T, B, H]: written, tanh of the cell state after each step
     """
-    steps, batch, four_h = gates.shape
-    hidden = four_h // 4
-    inputs = joined.shape[2] - hidden
+    steps, batch, hidden = tanh_cells.shape
+    width = joined.shape[2]
     size = joined.itemsize
     real = joined[0, 0, 0]
-    joined_row, gate_row, hidden_row = size * (inputs + hidden), size * four_h, size * hidden
+    joined_row, gate_row, hidden_row = size * width, size * gates.shape[2], size * hidden
     joined_at, gates_at = joined.ctypes.data, gates.ctypes.data
     c_at, tanh_at = cells.ctypes.data, tanh_cells.ctypes.data
-    weight_at, bias_at = weight.ctypes.data, bias.ctypes.data
+    weight_at, weight_row, bias_at = weight.ctypes.data, size * weight.shape[1], bias.ctypes.data
     for _ in range(steps):
         multiply_add(
-            real, batch, four_h, inputs + hidden, joined_at, joined_row, size, weight_at, gate_row, bias_at, 0,
+            real, batch, 4 * hidden, width, joined_at, joined_row, size, weight_at, weight_row, bias_at, 0,
             gates_at, gate_row,
         )  # fmt: skip
         joined_at += batch * joined_row
         c_after = c_at + batch * hidden_row
-        for row in range(batch):
-            activate_row(
-                real, hidden, gates_at + row * gate_row, c_at + row * hidden_row, c_after + row * hidden_row,
-                tanh_at + row * hidden_row, joined_at + row * joined_row + size * inputs,
-            )  # fmt: skip
+        h_after = joined_at + joined_row - hidden_row
+        activate_rows(real, batch, hidden, gates_at, gate_row, c_at, c_after, tanh_at, h_after, joined_row)
         gates_at += batch * gate_row
         tanh_at += batch * hidden_row
         c_at = c_after
@@ -81,15 +80,15 @@ def layer_forward(joined: Reals, weight: Reals, bias: Reals, gates: Reals, cells
 @inlined
 def _add_weight_gradient(joined: Reals, dz: Reals, first: int, steps: int, d_weight: Reals, d_bias: Reals) -> None:
     """d_weight += joinedᵀ dz, d_bias += the sum of dz, over all sequences of `steps` steps from `first` on."""
-    batch, four_h = dz.shape[1:]
-    width = joined.shape[2]
+    batch = dz.shape[1]
+    width, four_h = d_weight.shape
     size = d_weight.itemsize
-    gate_row, joined_row = size * four_h, size * width
+    gate_row, joined_row, weight_row = size * dz.shape[2], size * width, size * four_h
     weight_at = d_weight.ctypes.data
     multiply_add(
         joined[0, 0, 0], width, four_h, steps * batch,
         joined.ctypes.data + first * batch * joined_row, size, joined_row,
-        dz.ctypes.data + first * batch * gate_row, gate_row, weight_at, gate_row, weight_at, gate_row,
+        dz.ctypes.data + first * batch * gate_row, gate_row, weight_at, weight_row, weight_at, weight_row,
     )  # fmt: skip
     for t in range(first, first + steps):
         for row in range(batch):
@@ -97,57 +96,67 @@ def _add_weight_gradient(joined: Reals, dz: Reals, first: int, steps: int, d_wei
                 d_bias[unit] += dz[t, row, unit]
 
 
+@inlined
+def _derivative_by_inputs(dz: Reals, input_t: Reals, first: int, steps: int, inputs: int, above: Reals) -> None:
+    """Write dz input_t of all sequences of `steps` steps from `first` on to the first `inputs` columns of `above`."""
+    batch = dz.shape[1]
+    size = dz.itemsize
+    gate_row, above_row = size * dz.shape[2], size * above.shape[2]
+    above_at = above.ctypes.data + first * batch * above_row
+    for t in range(first, first + steps):
+        for row in range(batch):
+            for k in range(inputs):
+                above[t, row, k] = 0.0
+    multiply_add(
+        dz[0, 0, 0], steps * batch, inputs, input_t.shape[0], dz.ctypes.data + first * batch * gate_row, gate_row, size,
+        input_t.ctypes.data, size * input_t.shape[1], above_at, above_row, above_at, above_row,
+    )  # fmt: skip
+
+
 @compiled
 def layer_backward(
-    joined: Reals, weight_t: Reals, gates: Reals, cells: Reals, tanh_cells: Reals, above: Reals, d_joined: Reals,
-    dc: Reals, d_weight: Reals, d_bias: Reals, with_inputs: bool,
+    joined: Reals, recurrent_t: Reals, input_t: Reals, gates: Reals, cells: Reals, tanh_cells: Reals, above: Reals,
+    dh: Reals, dc: Reals, d_weight: Reals, d_bias: Reals, with_inputs: bool,
 ) -> None:  # fmt: skip
     """The derivatives of `layer_forward`, whose arrays it takes.
 
     joined, cells, tanh_cells   as forward left them; read
-    weight_t   (4H, I + H), read: the transpose of forward's weight
-    gates      [T, B, 4H]: the gates' values; overwritten by the derivatives by the pre-activations
+    recurrent_t, input_t   (4H, H'), (4H, I'), read: the transposes of the last H and of the first I rows of forward's
+               weight; the second only with `with_inputs`
+    gates      [T, B, G]: the gates' values; overwritten by the derivatives by the pre-activations
     above      [T, B, >= max(H, I)]: the derivative by h after each step that comes from above (the head, a layer), in
                the first H columns; with `with_inputs` overwritten by the derivative by x, in the first I columns
-    d_joined   [B, I + H]: in the last H columns the derivative by the final h; overwritten by that by the initial h.
-               The first I columns are scratch
-    dc         [B, H]: the derivative by the final c, overwritten by that by the initial c
+    dh, dc     [B, H]: the derivatives by the final h and c, overwritten by those by the initial ones
     d_weight, d_bias   (I + H, 4H), (4H,): added to
     """
-    steps, batch, four_h = gates.shape
-    hidden = four_h // 4
-    width = joined.shape[2]
-    inputs = width - hidden
+    steps, batch, hidden = tanh_cells.shape
+    inputs = joined.shape[2] - hidden
     size = joined.itemsize
     real = joined[0, 0, 0]
-    joined_row, gate_row, hidden_row = size * width, size * four_h, size * hidden
-    above_row = size * above.shape[2]
+    gate_row, hidden_row, above_row = size * gates.shape[2], size * hidden, size * above.shape[2]
     gates_at, c_at = gates.ctypes.data, cells.ctypes.data
     tanh_at, above_at = tanh_cells.ctypes.data, above.ctypes.data
-    d_joined_at, dc_at, weight_at = d_joined.ctypes.data, dc.ctypes.data, weight_t.ctypes.data
-    first = 0 if with_inputs else inputs  # column of d_joined
+    dh_at, dc_at = dh.ctypes.data, dc.ctypes.data
+    weight_at, weight_row = recurrent_t.ctypes.data, size * recurrent_t.shape[1]
     steps_at_once = max(1, TERMS_AT_ONCE // batch)
     pending = 0
     for t in range(steps - 1, -1, -1):
-        gates_t = gates_at + t * batch * gate_row
-        for row in range(batch):
-            r = t * batch + row
-            differentiate_row(
-                real, hidden, gates_t + row * gate_row, c_at + r * hidden_row, tanh_at + r * hidden_row,
-                above_at + r * above_row, d_joined_at + row * joined_row + size * inputs, dc_at + row * hidden_row,
-            )  # fmt: skip
-        d_joined[:] = 0.0
-        multiply_add(
-            real, batch, width - first, four_h, gates_t, gate_row, size, weight_at + size * first, joined_row,
-            d_joined_at + size * first, joined_row, d_joined_at + size * first, joined_row,
+        row = t * batch
+        gates_t = gates_at + row * gate_row
+        differentiate_rows(
+            real, batch, hidden, gates_t, gate_row, c_at + row * hidden_row, tanh_at + row * hidden_row, dh_at, dc_at,
+            above_at + row * above_row, above_row,
         )  # fmt: skip
-        if with_inputs:
-            for row in range(batch):
-                for k in range(inputs):
-                    above[t, row, k] = d_joined[row, k]
+        dh[:] = 0.0
+        multiply_add(
+            real, batch, hidden, 4 * hidden, gates_t, gate_row, size, weight_at, weight_row, dh_at, hidden_row, dh_at,
+            hidden_row,
+        )  # fmt: skip
         pending += 1
         if pending == steps_at_once or t == 0:
             _add_weight_gradient(joined, gates, t, pending, d_weight, d_bias)
+            if with_inputs:
+                _derivative_by_inputs(gates, input_t, t, pending, inputs, above)
             pending = 0
 
 

@@ -191,6 +191,7 @@ class SideBySide:
 
     def __init__(self, v: Vector) -> None:
         self._v = v
+        self.element = v.element
         self.constant = v.constant
 
     def __getattr__(self, operation: str) -> Any:

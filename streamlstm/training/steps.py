@@ -24,7 +24,7 @@ from streamlstm.model.parameters import Parameters
 from streamlstm.training.adam import Adam, AdamSettings
 from streamlstm.training.losses import Loss, SquaredError, kernel_terms
 from streamlstm.training.tape import State, Tape, zero_state
-from streamlstm.training.weights import Transposed, Weights
+from streamlstm.training.weights import Arranged, Weights
 
 Reals = NDArray[Any]
 
@@ -108,8 +108,7 @@ class Trainer:
         self._weights = weights
         self._sizes = weights.sizes
         self._dtype = dtype = weights.vector.dtype
-        self._transposed = Transposed(self._weights)
-        self._transposed.refresh()
+        self._arranged = Arranged(self._weights)
         self._adam = Adam(self._weights, adam or AdamSettings())
         self._kind, self._loss_parameters = kernel_terms(loss or SquaredError(), self._sizes.outputs)
         self._dropout = dropout
@@ -141,7 +140,7 @@ class Trainer:
 
     def refresh(self) -> None:
         """After the weights were written to by others than `step`."""
-        self._transposed.refresh()
+        self._arranged.refresh()
 
     def parameters(self) -> Parameters:
         """The weights as they are, rounded to float32; a copy."""
@@ -165,7 +164,7 @@ class Trainer:
         batch = self._batch(x, y, counted, state, self._dropout, with_inputs=False)
         results = self._run(batch)
         norm = self._adam.step(self._total)
-        self._transposed.refresh()
+        self._arranged.refresh()
         return Outcome(_loss_of(results, batch), norm, _joined(results.states))
 
     def gradients(
@@ -190,7 +189,7 @@ class Trainer:
         def run(worker: int, shard: int) -> None:
             part = shards[shard]
             tape = self._tape(worker, x.shape[1], part.stop - part.start)
-            tape.forward(self._weights, self._transposed, x[part], state.of_sequences(part), None)
+            tape.forward(self._weights, self._arranged, x[part], state.of_sequences(part), None)
             y_hat[part] = tape.y_hat.transpose(1, 0, 2)
             states[shard] = tape.final_state()
 
@@ -255,14 +254,14 @@ class Trainer:
             masks = tape.masks
             for layer, mask in enumerate(masks):
                 draw_mask(self._seed, self.steps, layer, len(batch.x), part.start, batch.dropout, mask)
-        tape.forward(self._weights, self._transposed, batch.x[part], batch.state.of_sequences(part), masks)
+        tape.forward(self._weights, self._arranged, batch.x[part], batch.state.of_sequences(part), masks)
         results.losses[shard] = loss_and_slope(
             self._kind, self._loss_parameters, tape.y_hat, batch.y[part], batch.counted[part], batch.scale, tape.d_y_hat
         )
         results.states[shard] = tape.final_state()
         own = self._gradients[shard]
         own.vector[:] = 0.0
-        tape.backward(self._weights, self._transposed, own, masks, batch.with_inputs)
+        tape.backward(self._weights, self._arranged, own, masks, batch.with_inputs)
         if batch.with_inputs:
             results.d_x[shard], results.d_states[shard] = tape.d_x(), tape.d_state()
 

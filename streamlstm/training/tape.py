@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlstm.kernels import bptt
-from streamlstm.training.weights import Sizes, Transposed, Weights
+from streamlstm.training.weights import Arranged, Sizes, Weights, on_lines
 
 Reals = NDArray[Any]
 
@@ -43,7 +43,7 @@ class _LayerTape:
     gates: Reals
     cells: Reals
     tanh_cells: Reals
-    d_joined: Reals
+    dh: Reals
     dc: Reals
 
 
@@ -62,17 +62,17 @@ class Tape:
             _LayerTape(
                 inputs=i,
                 joined=made(T + 1, B, i + h),
-                gates=made(T, B, 4 * h),
+                gates=on_lines(dtype, T, B, 4 * h),
                 cells=made(T + 1, B, h),
                 tanh_cells=made(T, B, h),
-                d_joined=made(B, i + h),
+                dh=made(B, h),
                 dc=made(B, h),
             )
             for i, h in zip(sizes.layer_inputs, sizes.hidden, strict=True)
         ]
 
     def forward(
-        self, weights: Weights, transposed: Transposed, x: Reals, state: State, masks: Sequence[Reals] | None
+        self, weights: Weights, arranged: Arranged, x: Reals, state: State, masks: Sequence[Reals] | None
     ) -> None:
         """Fill `y_hat` from x [B, T, I] and the initial `state`.
 
@@ -89,15 +89,15 @@ class Tape:
             self._hidden(k)[0] = h
             layer.cells[0] = c
             bptt.layer_forward(
-                layer.joined, weights.layers[k], weights.biases[k], layer.gates, layer.cells, layer.tanh_cells
+                layer.joined, arranged.layers[k], weights.biases[k], layer.gates, layer.cells, layer.tanh_cells
             )
         last = self._layers[-1]
-        bptt.head_forward(last.joined, last.cells.shape[2], transposed.head_weight, weights.head_bias, self.y_hat)
+        bptt.head_forward(last.joined, last.cells.shape[2], arranged.head_t, weights.head_bias, self.y_hat)
 
     def backward(
         self,
         weights: Weights,
-        transposed: Transposed,
+        arranged: Arranged,
         gradient: Weights,
         masks: Sequence[Reals] | None,
         with_inputs: bool = False,
@@ -111,11 +111,11 @@ class Tape:
             gradient.head_weight, gradient.head_bias,
         )  # fmt: skip
         for k, layer in reversed(list(enumerate(self._layers))):
-            layer.d_joined[...] = 0.0
+            layer.dh[...] = 0.0
             layer.dc[...] = 0.0
             bptt.layer_backward(
-                layer.joined, transposed.layers[k], layer.gates, layer.cells, layer.tanh_cells, self._above,
-                layer.d_joined, layer.dc, gradient.layers[k], gradient.biases[k], with_inputs or k > 0,
+                layer.joined, arranged.recurrent_t[k], arranged.input_t[k], layer.gates, layer.cells, layer.tanh_cells,
+                self._above, layer.dh, layer.dc, gradient.layers[k], gradient.biases[k], with_inputs or k > 0,
             )  # fmt: skip
             if k > 0 and masks is not None:
                 self._above[:, :, : layer.inputs] *= masks[k - 1]
@@ -127,8 +127,8 @@ class Tape:
 
     def d_state(self) -> State:
         """The derivative by the initial state, after `backward`; a copy."""
-        h = tuple(layer.d_joined[:, layer.inputs :].copy() for layer in self._layers)
-        return State(h, tuple(layer.dc.copy() for layer in self._layers))
+        h, c = (tuple(getattr(layer, name).copy() for layer in self._layers) for name in ("dh", "dc"))
+        return State(h, c)
 
     def d_x(self) -> Reals:
         """The derivative by x, [B, T, I], after `backward` with inputs; a copy."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlstm.kernels.bptt import transpose
+from streamlstm.kernels.layout import LINE, aligned_zeros, round_up
 from streamlstm.model.parameters import Layer, Parameters
 
 Reals = NDArray[Any]
@@ -91,19 +92,32 @@ def weights_of(parameters: Parameters, dtype: type[np.float32] | type[np.float64
     return weights
 
 
-class Transposed:
-    """The matrices in the order in which the other direction reads them; `refresh` after every change of the weights.
+def on_lines(dtype: np.dtype[Any], *shape: int) -> Reals:
+    """Zeros, C-contiguous, of `shape` but for columns that are added until every row fills whole cache lines."""
+    *outer, columns = shape
+    padded = (*outer, round_up(columns, LINE // dtype.itemsize))
+    return aligned_zeros(int(np.prod(padded)) * dtype.itemsize).view(dtype).reshape(padded)
 
-    layers: (4H, I + H) each, for backward; head_weight (H, O), for forward.
+
+class Arranged:
+    """The matrices as the two directions read them; `refresh` after every change of the weights.
+
+    layers (I + H, 4H) and head_t (H, O), for forward; recurrent_t (4H, H) and input_t (4H, I), for backward. Those of
+    the layers are `on_lines`, so they have some more columns.
     """
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
-        dtype = weights.vector.dtype
-        self.layers = [np.zeros(weight.shape[::-1], dtype) for weight in weights.layers]
-        self.head_weight = np.zeros(weights.head_weight.shape[::-1], dtype)
+        dtype, sizes = weights.vector.dtype, weights.sizes
+        self.layers = [on_lines(dtype, *weight.shape) for weight in weights.layers]
+        self.recurrent_t = [on_lines(dtype, 4 * hidden, hidden) for hidden in sizes.hidden]
+        self.input_t = [on_lines(dtype, 4 * h, i) for i, h in zip(sizes.layer_inputs, sizes.hidden, strict=True)]
+        self.head_t = np.zeros(weights.head_weight.shape[::-1], dtype)
+        self.refresh()
 
     def refresh(self) -> None:
-        for weight, weight_t in zip(self._weights.layers, self.layers, strict=True):
-            transpose(weight, weight_t)
-        transpose(self._weights.head_weight, self.head_weight)
+        for k, (weight, inputs) in enumerate(zip(self._weights.layers, self._weights.sizes.layer_inputs, strict=True)):
+            self.layers[k][:, : weight.shape[1]] = weight
+            transpose(weight[:inputs], self.input_t[k])
+            transpose(weight[inputs:], self.recurrent_t[k])
+        transpose(self._weights.head_weight, self.head_t)

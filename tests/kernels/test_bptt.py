@@ -10,6 +10,8 @@ from streamlstm.kernels import bptt
 from tests.training import oracle
 
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
+PADDING = 3
+"""Columns of NaN behind every row that may have some."""
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
@@ -68,15 +70,16 @@ def test_zero_stays_zero() -> None:
 
 def made_layer(dtype: Any, I: int, H: int, T: int, B: int) -> dict[str, NDArray[Any]]:  # noqa: E741
     rng = np.random.default_rng(I + 10 * H)
+    padded = ((0, 0), (0, PADDING))
     arrays = {
         "joined": rng.normal(size=(T + 1, B, I + H)),
-        "weight": rng.normal(size=(I + H, 4 * H)) / np.sqrt(H),
+        "weight": np.pad(rng.normal(size=(I + H, 4 * H)) / np.sqrt(H), padded, constant_values=np.nan),
         "bias": rng.normal(size=4 * H),
-        "gates": np.zeros((T, B, 4 * H)),
+        "gates": np.full((T, B, 4 * H + PADDING), np.nan),
         "cells": rng.normal(size=(T + 1, B, H)),
         "tanh_cells": np.zeros((T, B, H)),
         "above": rng.normal(size=(T, B, max(I, H) + 3)),
-        "d_joined": np.zeros((B, I + H)),
+        "dh": np.zeros((B, H)),
         "dc": np.zeros((B, H)),
         "d_weight": np.zeros((I + H, 4 * H)),
         "d_bias": np.zeros(4 * H),
@@ -89,10 +92,13 @@ def forward(a: dict[str, NDArray[Any]]) -> None:
 
 
 def backward(a: dict[str, NDArray[Any]], with_inputs: bool) -> None:
-    weight_t = np.full(a["weight"].shape[::-1], np.nan, a["weight"].dtype)
-    bptt.transpose(a["weight"], weight_t)
-    names = ("gates", "cells", "tanh_cells", "above", "d_joined", "dc", "d_weight", "d_bias")
-    bptt.layer_backward(a["joined"], weight_t, *(a[name] for name in names), with_inputs)
+    hidden = a["dh"].shape[1]
+    weight, matrices = a["weight"][:, : 4 * hidden], []
+    for part in (weight[-hidden:], weight[:-hidden]):
+        matrices.append(np.full((4 * hidden, len(part) + PADDING), np.nan, part.dtype))
+        bptt.transpose(part, matrices[-1])
+    names = ("gates", "cells", "tanh_cells", "above", "dh", "dc", "d_weight", "d_bias")
+    bptt.layer_backward(a["joined"], *matrices, *(a[name] for name in names), with_inputs)
 
 
 @DTYPES
@@ -101,8 +107,8 @@ def test_a_layer_is_the_oracles(dtype: Any, I: int, H: int, T: int, B: int) -> N
     a = made_layer(dtype, I, H, T, B)
     exact = {name: array.astype(np.float64) for name, array in a.items()}
     weights = {
-        "layers.0.weight_ih": exact["weight"][:I].T,
-        "layers.0.weight_hh": exact["weight"][I:].T,
+        "layers.0.weight_ih": exact["weight"][:I, : 4 * H].T,
+        "layers.0.weight_hh": exact["weight"][I:, : 4 * H].T,
         "layers.0.bias": exact["bias"],
     }
     signal = list(exact["joined"][:T, :, :I])
@@ -118,7 +124,7 @@ def test_a_layer_is_the_oracles(dtype: Any, I: int, H: int, T: int, B: int) -> N
         (a["d_weight"], d_weight),
         (a["d_bias"], by_name["layers.0.bias"]),
         (a["above"][:, :, :I], np.stack(d_x)),
-        (a["d_joined"][:, I:], d_h),
+        (a["dh"], d_h),
         (a["dc"], d_c),
     ):
         assert np.abs(found - true).max() <= TOLERANCE[dtype] * max(1.0, np.abs(true).max())
@@ -140,11 +146,10 @@ def test_the_derivative_of_the_final_state_flows_in_and_gradients_add_up() -> No
     backward(whole, with_inputs=False)
     first, second = pieces
     backward(second, with_inputs=False)
-    first |= {name: second[name].copy() for name in ("d_joined", "dc", "d_weight", "d_bias")}
+    first |= {name: second[name].copy() for name in ("dh", "dc", "d_weight", "d_bias")}
     backward(first, with_inputs=False)
-    for name in ("d_joined", "dc", "d_weight", "d_bias"):
-        own = (slice(None), slice(3, None)) if name == "d_joined" else (slice(None),)
-        np.testing.assert_allclose(first[name][own], whole[name][own], rtol=1e-12, atol=1e-12)
+    for name in ("dh", "dc", "d_weight", "d_bias"):
+        np.testing.assert_allclose(first[name], whole[name], rtol=1e-12, atol=1e-12)
 
 
 def test_without_inputs_what_came_from_above_is_left() -> None:
