@@ -16,7 +16,7 @@ take 0.8 to 0.95 times as long: no vector of theirs lies across two.
 
 Every function takes arrays of one dtype, float32 or float64, C-contiguous, and hands their addresses down: an array
 made in here could be freed before the product that reads it, so none is. Sums run in an order that depends on the
-shapes alone (kernels.matmul): t upwards within a group of steps, groups downwards, sequences upwards.
+shapes alone (kernels.matmul, narrow_product): t upwards within a group of steps, groups downwards, sequences upwards.
 """
 
 from typing import Any
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from streamlstm.kernels.compile import compiled, inlined
 from streamlstm.kernels.gates import activate_rows, differentiate_rows
 from streamlstm.kernels.matmul import multiply_add
+from streamlstm.kernels.narrow_product import multiply_add_narrow
 
 Reals = NDArray[Any]
 
@@ -97,7 +98,9 @@ def _add_weight_gradient(joined: Reals, dz: Reals, first: int, steps: int, d_wei
 
 
 @inlined
-def _derivative_by_inputs(dz: Reals, input_t: Reals, first: int, steps: int, inputs: int, above: Reals) -> None:
+def _derivative_by_inputs(
+    dz: Reals, weight: Reals, input_t: Reals, first: int, steps: int, inputs: int, above: Reals
+) -> None:
     """Write dz input_t of all sequences of `steps` steps from `first` on to the first `inputs` columns of `above`."""
     batch = dz.shape[1]
     size = dz.itemsize
@@ -107,22 +110,23 @@ def _derivative_by_inputs(dz: Reals, input_t: Reals, first: int, steps: int, inp
         for row in range(batch):
             for k in range(inputs):
                 above[t, row, k] = 0.0
-    multiply_add(
-        dz[0, 0, 0], steps * batch, inputs, input_t.shape[0], dz.ctypes.data + first * batch * gate_row, gate_row, size,
-        input_t.ctypes.data, size * input_t.shape[1], above_at, above_row, above_at, above_row,
+    multiply_add_narrow(
+        dz[0, 0, 0], steps * batch, inputs, input_t.shape[0], dz.ctypes.data + first * batch * gate_row, gate_row,
+        input_t.ctypes.data, size * input_t.shape[1], weight.ctypes.data, size * weight.shape[1], above_at, above_row,
     )  # fmt: skip
 
 
 @compiled
 def layer_backward(
-    joined: Reals, recurrent_t: Reals, input_t: Reals, gates: Reals, cells: Reals, tanh_cells: Reals, above: Reals,
-    dh: Reals, dc: Reals, d_weight: Reals, d_bias: Reals, with_inputs: bool,
+    joined: Reals, weight: Reals, recurrent_t: Reals, input_t: Reals, gates: Reals, cells: Reals, tanh_cells: Reals,
+    above: Reals, dh: Reals, dc: Reals, d_weight: Reals, d_bias: Reals, with_inputs: bool,
 ) -> None:  # fmt: skip
     """The derivatives of `layer_forward`, whose arrays it takes.
 
     joined, cells, tanh_cells   as forward left them; read
-    recurrent_t, input_t   (4H, H'), (4H, I'), read: the transposes of the last H and of the first I rows of forward's
-               weight; the second only with `with_inputs`
+    weight     (I + H, G), read
+    recurrent_t, input_t   (4H, H'), (4H, I'), read: the transposes of its last H and of its first I rows; the second
+               only with `with_inputs`
     gates      [T, B, G]: the gates' values; overwritten by the derivatives by the pre-activations
     above      [T, B, >= max(H, I)]: the derivative by h after each step that comes from above (the head, a layer), in
                the first H columns; with `with_inputs` overwritten by the derivative by x, in the first I columns
@@ -137,7 +141,8 @@ def layer_backward(
     gates_at, c_at = gates.ctypes.data, cells.ctypes.data
     tanh_at, above_at = tanh_cells.ctypes.data, above.ctypes.data
     dh_at, dc_at = dh.ctypes.data, dc.ctypes.data
-    weight_at, weight_row = recurrent_t.ctypes.data, size * recurrent_t.shape[1]
+    weight_row = size * weight.shape[1]
+    recurrent_at = weight.ctypes.data + inputs * weight_row
     steps_at_once = max(1, TERMS_AT_ONCE // batch)
     pending = 0
     for t in range(steps - 1, -1, -1):
@@ -148,15 +153,15 @@ def layer_backward(
             above_at + row * above_row, above_row,
         )  # fmt: skip
         dh[:] = 0.0
-        multiply_add(
-            real, batch, hidden, 4 * hidden, gates_t, gate_row, size, weight_at, weight_row, dh_at, hidden_row, dh_at,
-            hidden_row,
+        multiply_add_narrow(
+            real, batch, hidden, 4 * hidden, gates_t, gate_row, recurrent_t.ctypes.data, size * recurrent_t.shape[1],
+            recurrent_at, weight_row, dh_at, hidden_row,
         )  # fmt: skip
         pending += 1
         if pending == steps_at_once or t == 0:
             _add_weight_gradient(joined, gates, t, pending, d_weight, d_bias)
             if with_inputs:
-                _derivative_by_inputs(gates, input_t, t, pending, inputs, above)
+                _derivative_by_inputs(gates, weight, input_t, t, pending, inputs, above)
             pending = 0
 
 

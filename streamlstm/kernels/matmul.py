@@ -1,4 +1,4 @@
-"""C = S + A B, the one matrix product that training is made of, held in registers tile by tile.
+"""C = S + A B, the product that training is made of, held in registers tile by tile.
 
 Every element of C is one FMA chain,
 

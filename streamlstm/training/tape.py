@@ -114,8 +114,9 @@ class Tape:
             layer.dh[...] = 0.0
             layer.dc[...] = 0.0
             bptt.layer_backward(
-                layer.joined, arranged.recurrent_t[k], arranged.input_t[k], layer.gates, layer.cells, layer.tanh_cells,
-                self._above, layer.dh, layer.dc, gradient.layers[k], gradient.biases[k], with_inputs or k > 0,
+                layer.joined, arranged.layers[k], arranged.recurrent_t[k], arranged.input_t[k], layer.gates,
+                layer.cells, layer.tanh_cells, self._above, layer.dh, layer.dc, gradient.layers[k],
+                gradient.biases[k], with_inputs or k > 0,
             )  # fmt: skip
             if k > 0 and masks is not None:
                 self._above[:, :, : layer.inputs] *= masks[k - 1]

@@ -98,7 +98,7 @@ def backward(a: dict[str, NDArray[Any]], with_inputs: bool) -> None:
         matrices.append(np.full((4 * hidden, len(part) + PADDING), np.nan, part.dtype))
         bptt.transpose(part, matrices[-1])
     names = ("gates", "cells", "tanh_cells", "above", "dh", "dc", "d_weight", "d_bias")
-    bptt.layer_backward(a["joined"], *matrices, *(a[name] for name in names), with_inputs)
+    bptt.layer_backward(a["joined"], a["weight"], *matrices, *(a[name] for name in names), with_inputs)
 
 
 @DTYPES
