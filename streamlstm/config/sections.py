@@ -284,7 +284,7 @@ class Fetch(Section):
     max_wait_ms: int = setting(500, "A broker answers after so long, whatever it has.", low=1, high=60_000)
     max_bytes: int = setting(
         4_194_304,
-        "Most that one answer of a broker and one round of the daemon hold; more costs memory and gains nothing.",
+        "Most that one answer of a broker holds; more costs memory and gains nothing.",
         low=65_536,
         high=GIB,
     )

@@ -15,6 +15,7 @@ from streamlstm.service.ownership import Ownership
 from streamlstm.service.pending import Pending
 from streamlstm.service.pipeline import Pipeline
 from streamlstm.service.shutdown import Shutdown
+from streamlstm.service.sizing import round_bytes
 from streamlstm.transport.source import Fetched, Gap, Source
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class Loop:
         self._settle(0.0 if self._behind else self._interval)
         self.source.hold(self.pending.produced_bytes >= self.config.commit.max_bytes)
         start = time.perf_counter()
-        fetched = self.source.poll(self._poll_ms(), self.config.fetch.max_bytes)
+        fetched = self.source.poll(self._poll_ms(), round_bytes(self.config))
         now = time.monotonic()
         self._follow_assignment(fetched)
         self._behind = fetched.size >= BEHIND_BYTES

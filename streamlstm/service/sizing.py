@@ -25,8 +25,12 @@ WRITING_PARTITIONS = 8
 RECORD_BYTES = 80
 FORECAST_BYTES = 240
 
-# Of what is fetched: the answer in pieces and joined, the next one likewise, a partition's part, the payload.
-FETCH_COPIES = 6
+# Of what is fetched: the answer in pieces and joined, the next one likewise, a partition's part.
+FETCH_COPIES = 5
+
+# Of records that one round of the daemon takes: the columns of more, some 300 bytes an event, leave the caches and gain
+# nothing.
+_ROUND_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +111,20 @@ def snapshot_bytes(config: Config, layout: Layout) -> int:
     return 2 * max(chunks, (config.state.max_streams_per_partition or 0) * stored)
 
 
+def round_bytes(config: Config) -> int:
+    """Decompressed records that one round of the daemon takes at most, but for a record batch that is larger alone."""
+    return min(_ROUND_BYTES, config.fetch.max_bytes)
+
+
 def batch_bytes(config: Config, model: Model, threads: int) -> int:
-    """Buffers under full load, when every round fetches and commits as much as it may.
+    """Buffers under full load, when every fetch, round and commit is as large as it may be.
 
     Fetched bytes: the client holds an answer in pieces, joined, and cut up by partition while the next one comes in;
-    then come its records in the payload. Columns: those of EventBatch and of the forecaster, and the scratch of the
-    step, one entry an event. Output: what is pending, what is being committed, and that once more as requests.
+    then come a round's records in the payload. Columns: those of EventBatch and of the forecaster, and the scratch of
+    the step, one entry an event. Output: what is pending, what is being committed, and that once more as requests.
     """
-    fetched = config.fetch.max_bytes
-    events = fetched // RECORD_BYTES
+    taken = round_bytes(config)
+    events = taken // RECORD_BYTES
     inputs, outputs = model.parameters.inputs, model.parameters.outputs
     event_batch = 11 * 8 + 8 * len(model.inputs) + 1
     layout = row_layout(model)
@@ -123,4 +132,4 @@ def batch_bytes(config: Config, model: Model, threads: int) -> int:
     forecaster = 6 * 8 + 4 * inputs + 12 * outputs + lines + intervals + 1
     few, many = (memory_of(config.engine.backend, layout, 0, threads, most).other for most in (0, events))
     output = 3 * config.commit.max_bytes + events * FORECAST_BYTES
-    return FETCH_COPIES * fetched + events * (event_batch + forecaster) + many - few + output
+    return FETCH_COPIES * config.fetch.max_bytes + taken + events * (event_batch + forecaster) + many - few + output
