@@ -36,7 +36,7 @@ import re
 import stat
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -141,15 +141,29 @@ def warm_up() -> int:
     Returns how many there are.
     """
     count = 0
-    for name, module in sorted(sys.modules.items()):
-        if not name.startswith("streamlstm.kernels."):
-            continue
-        for function in vars(module).values():
-            signature = getattr(function, "declared_signature", None)
-            if signature is not None and function.py_func.__module__ == name:
-                _compile_declared(function)
-                count += 1
+    for function in _declared():
+        _compile_declared(function)
+        count += 1
     return count
+
+
+def lacking() -> int:
+    """How many functions `warm_up` would have to compile and could keep: 0 as well where no cache can be written to."""
+    folder = cache_folder()
+    if _config.DISABLE_JIT or folder is None or not os.access(folder, os.W_OK):
+        return 0
+    codegen = cpu_target.target_context.codegen()
+    paths = (function._cache._path(function.declared_signature, codegen) for function in _declared())
+    return sum(path is not None and not path.exists() for path in paths)
+
+
+def _declared() -> Iterator[Any]:
+    for name, module in sorted(sys.modules.items()):
+        if name.startswith("streamlstm.kernels."):
+            for function in vars(module).values():
+                signature = getattr(function, "declared_signature", None)
+                if signature is not None and function.py_func.__module__ == name:
+                    yield function
 
 
 def compile_only_declared(function: Callable[..., Any]) -> None:

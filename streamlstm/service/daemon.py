@@ -46,7 +46,7 @@ from streamlstm.service.restore import Restorer
 from streamlstm.service.scoring import scoring_of, worst_page, worst_streams
 from streamlstm.service.shutdown import Shutdown
 from streamlstm.service.sizing import predict
-from streamlstm.service.warmup import warm_up
+from streamlstm.service.warmup import compile_apart, warm_up
 from streamlstm.service.wiring import (
     check_cluster,
     checkpoint_of,
@@ -88,9 +88,12 @@ def run(config: Config, reread: Callable[[], Config]) -> int:
         notifier.starting("loading the model, compiling what the kernel cache lacks")
         if config.metrics.enabled:
             _serve_pages(config, observed, stack)
-        pipeline = _build_pipeline(config, counters, observed, stack)
+        compile_apart()
         if shutdown.requested:
             return 0  # asked while the kernels were compiled: the group never hears of this member
+        pipeline = _build_pipeline(config, counters, observed, stack)
+        if shutdown.requested:
+            return 0
         notifier.starting("connecting to the brokers")
         cluster = _connect(config)
         stack.callback(cluster.close)
