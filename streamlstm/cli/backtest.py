@@ -62,9 +62,10 @@ def backtest(
     FILE: CSV (long or wide), JSON lines, Parquet, folders of them, or - for JSON lines on standard input; or the input
     topic, with --topic.
 
-    Every forecast has the bytes that the daemon would have written for the events in the order of time. The first part
-    of each stream warms it up; what follows --from is held to repeating the last value, and the value one season
-    before. --compare tests which of two models is better, stream by stream (Diebold and Mariano).
+    Every forecast has the bytes that the daemon would have written for the events as they stand in the topic, those of
+    files in the order of time. The first part of each stream warms it up; what follows --from is held to repeating the
+    last value, and the value one season before. --compare tests which of two models is better, stream by stream
+    (Diebold and Mariano).
     """
     source = HistorySource(**given)
     source.require_one("--read-from", "--read-to")

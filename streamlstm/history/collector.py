@@ -42,7 +42,8 @@ class Rules:
 
     `order`: "time" sorts each stream and keeps the last of rows with one time; "arrival" leaves late and duplicate rows
     in, where they came, which is what the daemon steps through by default. `keep_missing` lets null inputs through as
-    NaN (events.missing other than dead_letter). `keep_offsets`, in order of arrival: the history tells each row's.
+    NaN (events.missing other than dead_letter). `keep_offsets`, in order of arrival: the history tells each row's, and
+    those of the records that reset a stream.
     Streams of fewer than `short_rows` rows are kept, and counted.
     """
 
@@ -70,6 +71,7 @@ class Collector:
         self._time: list[NDArray[np.int64]] = []
         self._place: list[NDArray[np.int64]] = []
         self._x: list[NDArray[np.float64]] = []
+        self._resets = [np.empty((0, 2), np.int64)]
         self._kept = 0
         self._lost: list[NDArray[np.int64]] = []  # for each row that isn't kept: how many were, before it
         self._outside = 0  # rows that were passed over
@@ -88,6 +90,8 @@ class Collector:
         n = batch.n
         self._refuse(batch)
         slot = self._slots(batch, partition)
+        if self.rules.keep_offsets:
+            self._resets.append(self._find_resets(batch, partition))
         self._count_refused(batch)
         good = np.flatnonzero(batch.reason[:n] == Reason.OK)
         lost = np.flatnonzero((batch.reason[:n] != Reason.OK) & (batch.reason[:n] != PASSED_OVER))
@@ -136,6 +140,16 @@ class Collector:
                 return slot
             self._grow()
 
+    def _find_resets(self, batch: EventBatch, partition: int) -> NDArray[np.int64]:
+        """Streams and offsets, int64 [R, 2], of the rows that reset a stream which is known."""
+        n = batch.n
+        is_reset = (batch.reason[:n] == Reason.TOMBSTONE) & (batch.stream_len[:n] > 0)
+        slot, reason = np.full(n, -1), np.where(is_reset, Reason.OK, Reason.TOMBSTONE).astype(np.uint8)
+        if is_reset.any():
+            at, size = batch.stream_at, batch.stream_len
+            self._table.assign(batch.payload, partition, 0, n, at, size, reason, slot, cap=0)
+        return np.column_stack((slot, batch.offset[:n]))[slot >= 0]
+
     def _grow(self) -> None:
         """The same streams under the same numbers, in a table of four times the size."""
         grown = SlotTable(4 * self._table.max_streams, self.rules.max_key_bytes)
@@ -174,7 +188,7 @@ class Collector:
         self._note_unused()
         history = History(
             self.inputs, [key for _, key in keys], np.array([partition for partition, _ in keys], np.int32), start,
-            time, x, np.empty(len(keys), np.int64), self.report, arrival, offset,
+            time, x, np.empty(len(keys), np.int64), self.report, arrival, offset, np.concatenate(self._resets),
         )  # fmt: skip
         self._survey(history)
         return history

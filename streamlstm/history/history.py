@@ -31,6 +31,7 @@ class History:
     report: Report
     arrival: NDArray[np.int64]
     offset: NDArray[np.int64]
+    resets: NDArray[np.int64]
 
     @property
     def rows(self) -> int:

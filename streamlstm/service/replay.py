@@ -1,8 +1,9 @@
 """A history through the production engine: what the daemon would have emitted, and what it forecast of what came.
 
-Partition by partition, streams are fed together in the order of time, so that the step sees batches of many of them;
-within a stream the events keep the order in which they came. A stream's forecasts depend on no other stream (but for
-`state.ttl_ms` and a full `state.max_streams`, which follow the times of all of them), so they are those of the daemon.
+A topic is fed as it stands, partition by partition, each as by a daemon of its own. Files are one partition, whose
+streams are fed together in the order of time, so that the step sees batches of many of them; within a stream the events
+keep the order in which they came. A stream's forecasts are those of the daemon: they depend on no other stream, but for
+`state.ttl_ms` and where there is no room for all, which follow the order of all events of a partition.
 """
 
 import tempfile
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -65,7 +67,7 @@ class Replay:
         self.key_len = np.fromiter(map(len, history.streams), np.int64, streams)
         self.key_at = np.cumsum(self.key_len) - self.key_len
         self.batch.append_payload(b"".join(history.streams))
-        self.stream = np.repeat(np.arange(streams, dtype=np.int32), np.diff(history.start))
+        self.stream = np.append(streams_of_rows(history), history.resets[:, 0].astype(np.int32))
         self.first = np.maximum(history.start[:-1], tail - model.horizons[-1])
         kept = history.start[1:] - self.first
         self.place = np.cumsum(kept) - kept - self.first
@@ -77,25 +79,33 @@ class Replay:
 
     def run(self, output: BinaryIO | None, tell: Callable[[int], None]) -> Replayed:
         """Forecast every event; write the JSON lines to `output`; `tell` hears of the events done since the last."""
-        order = feed_order(self.history)
-        offset = self.history.offset[order] if len(self.history.offset) else np.sort(self.history.arrival)
-        for begin in range(0, len(order), self.batch_size):
-            rows = order[begin : begin + self.batch_size]
-            self._fill(rows, offset[begin : begin + self.batch_size])
-            forecasts = self.forecaster.forecast(self.batch)
-            good = np.flatnonzero(self.batch.reason[: len(rows)] == Reason.OK)
-            if output is not None:
-                output.write(b"".join(value + b"\n" for value in self.encoder.values(self.batch, forecasts, good)))
-            self._keep(rows, good, forecasts)
-            tell(len(rows))
-        return Replayed(self._evidence(), len(order), self.refused)
+        order, offset = feed_order(self.history)
+        for partition, part in self._parts(order):
+            for begin in range(part.start, part.stop, self.batch_size):
+                rows = order[begin : min(begin + self.batch_size, part.stop)]
+                self._fill(rows, offset[begin : begin + len(rows)], partition)
+                forecasts = self.forecaster.forecast(self.batch)
+                good = np.flatnonzero(self.batch.reason[: len(rows)] == Reason.OK)
+                if output is not None:
+                    output.write(b"".join(value + b"\n" for value in self.encoder.values(self.batch, forecasts, good)))
+                self._keep(rows, good, forecasts)
+                tell(int((rows < self.history.rows).sum()))
+            self.forecaster.release(self.topic, partition)
+        return Replayed(self._evidence(), self.history.rows, self.refused)
 
-    def _fill(self, rows: NDArray[np.int64], offset: NDArray[np.int64]) -> None:
-        """The events at `rows` of the history: of a topic as the daemon has them, of files as `streamlstm forecast` has
-        their lines.
+    def _parts(self, order: NDArray[np.int64]) -> list[tuple[int, range]]:
+        """Each partition, and which places of `order` are its."""
+        partition = self.history.partition[self.stream[order]]
+        ends = [0, *(np.flatnonzero(np.diff(partition)) + 1).tolist(), len(order)]
+        return [(int(partition[first]), range(first, end)) for first, end in pairwise(ends)]
+
+    def _fill(self, rows: NDArray[np.int64], offset: NDArray[np.int64], partition: int) -> None:
+        """The events at `rows` of the history, of one partition, and its resets behind them: of a topic as the daemon
+        has them, of files as `streamlstm forecast` has their lines.
         """
         batch, history, n = self.batch, self.history, len(rows)
-        stream = self.stream[rows]
+        stream, is_reset = self.stream[rows], rows >= history.rows
+        at = np.where(is_reset, 0, rows)
         batch.truncate(0)
         batch.offset[:n] = offset
         batch.timestamp[:n] = 0
@@ -103,17 +113,15 @@ class Replay:
         batch.value_at[:n], batch.value_len[:n] = -1, 0
         batch.headers_at[:n], batch.headers_len[:n] = 0, 0
         batch.stream_at[:n], batch.stream_len[:n] = self.key_at[stream], self.key_len[stream]
-        batch.event_time[:n] = history.time[rows]
-        batch.x[:n] = history.x[rows]
-        batch.reason[:n] = Reason.OK
-        partition = history.partition[stream]
-        for stop in [*(np.flatnonzero(np.diff(partition)) + 1).tolist(), n]:
-            batch.extend_run(self.topic, int(partition[stop - 1]), stop)
+        batch.event_time[:n] = np.where(is_reset, 0, history.time[at])
+        batch.x[:n] = np.where(is_reset[:, None], np.nan, history.x[at])
+        batch.reason[:n] = np.where(is_reset, Reason.TOMBSTONE, Reason.OK)
+        batch.extend_run(self.topic, partition, n)
 
     def _keep(self, rows: NDArray[np.int64], good: NDArray[np.int64], forecasts: ForecastBatch) -> None:
-        n = len(rows)
-        if len(good) < n:
-            reasons, counts = np.unique(self.batch.reason[:n], return_counts=True)
+        if len(good) < len(rows):
+            given = self.batch.reason[: len(rows)][rows < self.history.rows]
+            reasons, counts = np.unique(given, return_counts=True)
             named = {
                 Reason(reason).label: count for reason, count in zip(reasons.tolist(), counts.tolist(), strict=True)
             }
@@ -135,8 +143,9 @@ class Replay:
         if not self.accepted.all():
             before = np.zeros(history.rows + 1, np.int64)
             np.cumsum(self.accepted, out=before[1:])
-            is_kept = self.accepted & (np.arange(history.rows) >= first[self.stream])
-            at = np.flatnonzero(is_kept) + self.place[self.stream[is_kept]]
+            stream = streams_of_rows(history)
+            is_kept = self.accepted & (np.arange(history.rows) >= first[stream])
+            at = np.flatnonzero(is_kept) + self.place[stream[is_kept]]
             start, first, tail = before[start], before[first], before[tail]
             time, actual, begins = time[self.accepted], actual[self.accepted], begins[at]
             columns = {name: column[at] for name, column in columns.items()}
@@ -158,10 +167,23 @@ class Replay:
         )
 
 
-def feed_order(history: History) -> NDArray[np.int64]:
-    """One partition after the other: the rows of its streams by time, those of one time as they came; but no event of a
-    stream before one that came before it. int64 [N].
+def streams_of_rows(history: History) -> NDArray[np.int32]:
+    """The stream of each row, int32 [N]."""
+    return np.repeat(np.arange(len(history.streams), dtype=np.int32), np.diff(history.start))
+
+
+def feed_order(history: History) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows in the order in which they are fed, N + r for reset r, and the offset of each: int64 [N + R] both.
+
+    Where the history knows offsets they say it, one partition after the other. Else it goes by time, rows of one time
+    as they came, but no event of a stream before one that came before it; the offsets are then what the rows' numbers
+    in the files would be in that order.
     """
+    if len(history.offset):
+        stream = np.append(streams_of_rows(history), history.resets[:, 0])
+        offset = np.append(history.offset, history.resets[:, 1])
+        order = np.lexsort((offset, history.partition[stream]))
+        return order, offset[order]
     latest = history.time
     is_late = np.setdiff1d(np.flatnonzero(latest[1:] < latest[:-1]) + 1, history.start)
     late = np.unique(np.searchsorted(history.start, is_late, side="right") - 1)
@@ -170,7 +192,7 @@ def feed_order(history: History) -> NDArray[np.int64]:
         for stream in late.tolist():
             rows = history.rows_of(stream)
             np.maximum.accumulate(latest[rows], out=latest[rows])
-    return np.lexsort((history.arrival, latest, np.repeat(history.partition, np.diff(history.start))))
+    return np.lexsort((history.arrival, latest)), np.sort(history.arrival)
 
 
 def _columns(forecasts: ForecastBatch) -> Iterator[tuple[str, NDArray[np.float64]]]:

@@ -268,7 +268,7 @@ def test_events_are_fed_by_time_but_no_stream_is_reordered(tmp_path: Path) -> No
     lines = [{"stream": s, "ts": 1000 * t, "value": k} for s, listed in times.items() for k, t in enumerate(listed)]
     source.write_text("\n".join(map(json.dumps, lines)))
     history = history_of(source)
-    order = feed_order(history)
+    order, _ = feed_order(history)
     stream = np.searchsorted(history.start, order, side="right") - 1
     fed = [(history.name(s), int(history.x[row, 0])) for s, row in zip(stream.tolist(), order.tolist(), strict=True)]
     assert fed == [
