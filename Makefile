@@ -3,7 +3,7 @@
 
 PIP = .venv/bin/pip install -q --disable-pip-version-check
 
-.PHONY: bench bench-cuda check-ptx clean demo fuzz image-requirements install lint soak test test-charts test-cuda test-dashboards test-deploy test-image test-kernels-long test-monitoring test-systemd trust
+.PHONY: backtest-through-kafka bench bench-cuda check-ptx clean demo fuzz image-requirements install lint soak test test-charts test-cuda test-dashboards test-deploy test-image test-kernels-long test-monitoring test-systemd trust
 
 install: .venv/.installed
 
@@ -51,6 +51,12 @@ soak: .venv/.dev
 
 fuzz: .venv/.dev
 	.venv/bin/python -m tests.fuzz.run --minutes $(MINUTES)
+
+# A backtest against the daemon, byte by byte, on the CSV files of a folder.
+DATA = deploy/demo/data
+
+backtest-through-kafka: .venv/.dev
+	.venv/bin/python -m tests.backtest.run $(DATA)
 
 # The queries of deploy/grafana/dashboards, by a real Prometheus; PREVIEWS=--previews draws docs/images anew.
 test-dashboards: .venv/.dev
