@@ -88,7 +88,7 @@ def _gzip(section: memoryview, limit: int) -> bytes:
 
 
 def _lz4(section: memoryview, limit: int) -> bytes:
-    """Frame by frame, as in `_gzip`. Room for what is asked for is set aside at once: the whole limit would be mapped and
+    """Frame by frame, as in `_gzip`. Room for what is asked for is set aside at once: the limit's would be mapped and
     unmapped each time.
     """
     plain, size, at = [], 0, 0
