@@ -12,7 +12,7 @@ from streamlstm.errors import ConfigError, InvariantError
 from streamlstm.kernels import cpu, cuda_layout, packing
 from streamlstm.kernels import layout as at
 from streamlstm.kernels.compile import compile_only_declared
-from streamlstm.kernels.layout import Layout
+from streamlstm.kernels.layout import Layout, StateDtype
 from streamlstm.kernels.vector import has_wide_vectors
 from streamlstm.kernels.waves import BAD_SLOT
 from streamlstm.model.parameters import Parameters
@@ -24,8 +24,10 @@ _FIRST_CAPACITY = 4096
 BackendName = Literal["cpu", "cuda"]
 
 
-def row_layout(parameters: Parameters, window: int = 0, moments: int = 0) -> Layout:
-    return Layout(parameters.inputs, parameters.hidden, parameters.outputs, window, moments)
+def row_layout(
+    parameters: Parameters, window: int = 0, moments: int = 0, state_dtype: StateDtype = "float32"
+) -> Layout:
+    return Layout(parameters.inputs, parameters.hidden, parameters.outputs, window, moments, state_dtype=state_dtype)
 
 
 def row_bytes(parameters: Parameters, window: int = 0, moments: int = 0) -> int:
@@ -225,6 +227,7 @@ class CpuBackend:
         fixed[at.HEAD_LANES] = at.round_up(at.padded(layout.hidden[-1]), 16)
         fixed[at.HIDDEN_STRIDE] = at.hidden_stride(layout)
         fixed[at.REPEATS] = self._repeats.ctypes.data
+        fixed[at.DTYPE] = layout.dtype_code
         layers: list[int] = []
         blocks: list[int] = []
         h_offset = 0
@@ -234,7 +237,7 @@ class CpuBackend:
             layers += [inputs, hidden, at.padded(hidden), h_offset, len(offsets)]
             for (unit, width), offset in zip(at.blocks(hidden, 16 if wide else 8), offsets, strict=True):
                 blocks += [unit, width, weights + offset]
-            h_offset += 2 * at.FLOAT * at.padded(hidden)
+            h_offset += 2 * at.FLOAT * at.padded(hidden)  # of the state as it is stepped
         fixed[at.BLOCKS] = len(blocks) // at.BLOCK_WORDS
         return np.concatenate([fixed, np.array(layers + blocks, np.int64)])
 

@@ -4,8 +4,9 @@ Events go in waves (kernels.waves), waves in tiles of up to 48 streams, and a ti
 streams of the tile take a block's weights before the next block's are touched. Meanwhile the next tile's rows are
 prefetched, a few cache lines at a time: in a burst they would queue behind each other.
 
-A carried state is stepped in its row. A window's state lives in scratch: T steps from zero over the ring of inputs.
-Both go through the same loop over layers and blocks, hence the same bits per step.
+A carried state is stepped in its row; one that is stored in 16 bits is widened into scratch, stepped there and narrowed
+back (kernels.half). A window's state lives in scratch: T steps from zero over the ring of inputs. All go through the
+same loop over layers and blocks, hence the same bits per step.
 
 Everything is passed by address: see kernels.layout for the words of `plan` and `work`.
 """
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from streamlstm.kernels import layout as at
 from streamlstm.kernels.block import advance_block, copy_floats, dot_in_halves
 from streamlstm.kernels.compile import compiled, inlined
-from streamlstm.kernels.layout import LINE, TILE, WORD
+from streamlstm.kernels.half import narrow, widen
+from streamlstm.kernels.layout import FLOAT, FLOAT32, LINE, TILE, WORD
 from streamlstm.kernels.memory import load_float32, load_word, prefetch, store_float32, store_word
 from streamlstm.kernels.waves import order_by_wave
 
@@ -55,7 +57,7 @@ def step(
     if waves <= 0:
         return waves
     x_at, y_at = x.ctypes.data, y.ctypes.data
-    window = load_word(plan, at.WINDOW)
+    window, dtype = load_word(plan, at.WINDOW), load_word(plan, at.DTYPE)
     rows = load_word(work, at.ROW_TABLE)
     rows_ahead = rows + WORD * TILE
 
@@ -75,6 +77,8 @@ def step(
                 event = load_word(order, first + stream)
                 store_word(load_word(work, at.X_TABLE), stream, x_at + 4 * inputs * event)
                 store_word(load_word(work, at.STATE_TABLE), stream, load_word(rows, stream))
+            if dtype != FLOAT32:
+                _widen_rows(plan, work, tile, rows, dtype)
         else:
             _push_inputs(plan, work, order, first, tile, rows, x_at)
         for back in range(max(window, 1), 0, -1):  # steps left, this one included
@@ -84,6 +88,8 @@ def step(
                 ahead = tile_ahead if back == 1 else 0
             _advance_layers(plan, work, active, rows_ahead, ahead)
         _write_outputs(plan, work, order, first, tile, y_at)
+        if dtype != FLOAT32:
+            _narrow_rows(plan, work, tile, rows, dtype)
         first, tile = first_ahead, tile_ahead
         rows, rows_ahead = rows_ahead, rows
     return waves
@@ -103,6 +109,25 @@ def _prefetch_lines(rows: int, first: int, stop: int, begin: int, end: int) -> N
     for offset in range(begin, end, LINE):
         for stream in range(first, stop):
             prefetch(load_word(rows, stream) + offset)
+
+
+@inlined
+def _widen_rows(plan: int, work: int, tile: int, rows: int, dtype: int) -> None:
+    """Put h and c of each stream into the scratch as float32, and their addresses into STATE_TABLE."""
+    state, state_bytes = load_word(work, at.STATE), load_word(plan, at.CARRIED_BYTES)
+    for stream in range(tile):
+        widen(dtype, state, load_word(rows, stream), state_bytes // FLOAT)
+        store_word(load_word(work, at.STATE_TABLE), stream, state)
+        state += state_bytes
+
+
+@inlined
+def _narrow_rows(plan: int, work: int, tile: int, rows: int, dtype: int) -> None:
+    """Put h and c of each stream back into its row."""
+    state, state_bytes = load_word(work, at.STATE), load_word(plan, at.CARRIED_BYTES)
+    for stream in range(tile):
+        narrow(dtype, load_word(rows, stream), state, state_bytes // FLOAT)
+        state += state_bytes
 
 
 @inlined
@@ -183,7 +208,7 @@ def _push_inputs(plan: int, work: int, order: int, first: int, tile: int, rows: 
             store_float32(target + 4 * k, load_float32(source + 4 * k))
         store_word(row, 0, count + 1)
         store_word(ring_table, stream, slot_in_ring)
-    state = load_word(work, at.WINDOW_STATE)
+    state = load_word(work, at.STATE)
     for word in range(load_word(plan, at.CARRIED_BYTES) // WORD * tile):
         store_word(state, word, 0)
 
@@ -195,7 +220,7 @@ def _enter_window(plan: int, work: int, tile: int, rows: int, back: int) -> int:
     A stream takes part from its first input on; those with fewer inputs than the window join later.
     """
     inputs, window = load_word(plan, at.INPUTS), load_word(plan, at.WINDOW)
-    state, state_bytes = load_word(work, at.WINDOW_STATE), load_word(plan, at.CARRIED_BYTES)
+    state, state_bytes = load_word(work, at.STATE), load_word(plan, at.CARRIED_BYTES)
     ring_table = load_word(work, at.RING_TABLE)
     x_table, state_table = load_word(work, at.X_TABLE), load_word(work, at.STATE_TABLE)
     active = 0

@@ -25,9 +25,14 @@ from streamlstm.kernels.cuda_machine import (
     cell_state,
     hidden_state,
     index,
+    narrow_bfloat16,
+    narrow_float16,
     shared_floats,
     shared_words,
+    widen_bfloat16,
+    widen_float16,
 )
+from streamlstm.kernels.layout import FLOAT16, FLOAT32
 
 Array = Any  # on the device
 OfGates = tuple[Any, Any, Any, Any]  # float32 of i, f, g, o
@@ -37,11 +42,15 @@ _RING = 2  # floats before a ring: its count
 
 
 @device_kernel
-def step(plan: Array, weights: Array, words: Array, state: Array, waves: int, order: Array, x: Array, y: Array) -> None:
+def step(
+    plan: Array, weights: Array, words: Array, state: Array, halves: Array, waves: int, order: Array, x: Array,
+    y: Array,
+) -> None:  # fmt: skip
     """Advance each stream by its events of a batch, in order, and write each event's output.
 
     plan, weights     int64 and float32, read
-    words, state      the same memory as int64 and as float32: rows, then scratch for as many blocks as are launched
+    words, state, halves   the same memory as int64, float32 and uint16: rows, then scratch for as many blocks as are
+                      launched
     order             int32, as `kernels.waves.rank_waves` makes them, one behind the other: bounds [waves + 1], events
                       by wave and rank, the slot of each rank
     x, y              float32 [events, I], [events, O]
@@ -56,6 +65,8 @@ def step(plan: Array, weights: Array, words: Array, state: Array, waves: int, or
             if active <= 0:
                 break
             _enter(plan, words, state, table, active, order, waves + 1 + begin, slots_at + first, x)
+            if plan[at.DTYPE] != FLOAT32:
+                _widen_rows(plan, halves, state, table, active)
             steps = 1
             if window > 0:
                 for stream in range(active):
@@ -64,6 +75,8 @@ def step(plan: Array, weights: Array, words: Array, state: Array, waves: int, or
                 for layer in range(plan[at.LAYERS]):
                     _advance_layer(plan, weights, state, table, signal, layer, back, active, x)
             _write_outputs(plan, weights, state, table, signal, active, y)
+            if plan[at.DTYPE] != FLOAT32:
+                _narrow_rows(plan, halves, state, table, active)
 
 
 @device_function
@@ -80,8 +93,9 @@ def _enter(
         event, row = order[index(events + stream)], plan[at.ROW] * order[index(slots + stream)]
         table[index(at.EVENT * tile + stream)] = event
         table[index(at.ROW_AT * tile + stream)] = row
+        own = scratch + plan[at.SCRATCH_ROW] * stream
         if window == 0:
-            table[index(at.STATE_AT * tile + stream)] = row
+            table[index(at.STATE_AT * tile + stream)] = row if plan[at.DTYPE] == FLOAT32 else own
             table[index(at.COUNT * tile + stream)] = 1
         else:
             count = words[index(row // 2)]
@@ -89,12 +103,41 @@ def _enter(
             for k in range(inputs):
                 state[index(row + _RING + inputs * newest + k)] = x[index(event), index(k)]
             words[index(row // 2)] = count + 1
-            own = scratch + plan[at.SCRATCH_ROW] * stream
             for k in range(plan[at.NEXT_H]):
                 state[index(own + k)] = np.float32(0.0)
             table[index(at.STATE_AT * tile + stream)] = own
             table[index(at.COUNT * tile + stream)] = min(count + 1, window)
             table[index(at.NEWEST * tile + stream)] = newest
+    cuda.syncthreads()
+
+
+@device_function
+def _widen_rows(plan: Array, halves: Array, state: Array, table: Array, active: int) -> None:
+    """Put h and c of each stream of the tile into the scratch as float32."""
+    thread, warps, tile = cuda.threadIdx.x, cuda.blockDim.x // WARP, plan[at.TILE]
+    for stream in range(thread // WARP, active, warps):
+        row, own = 2 * table[index(at.ROW_AT * tile + stream)], table[index(at.STATE_AT * tile + stream)]
+        for k in range(thread % WARP, plan[at.NEXT_H], WARP):
+            stored = np.int64(halves[index(row + k)])  # as kernels.cuda_machine takes integers
+            if plan[at.DTYPE] == FLOAT16:
+                state[index(own + k)] = widen_float16(MACHINE, stored)
+            else:
+                state[index(own + k)] = widen_bfloat16(MACHINE, stored)
+    cuda.syncthreads()
+
+
+@device_function
+def _narrow_rows(plan: Array, halves: Array, state: Array, table: Array, active: int) -> None:
+    """Put h and c of each stream of the tile back into its row."""
+    thread, warps, tile = cuda.threadIdx.x, cuda.blockDim.x // WARP, plan[at.TILE]
+    for stream in range(thread // WARP, active, warps):
+        row, own = 2 * table[index(at.ROW_AT * tile + stream)], table[index(at.STATE_AT * tile + stream)]
+        for k in range(thread % WARP, plan[at.NEXT_H], WARP):
+            value = state[index(own + k)]
+            if plan[at.DTYPE] == FLOAT16:
+                halves[index(row + k)] = narrow_float16(MACHINE, value)
+            else:
+                halves[index(row + k)] = narrow_bfloat16(MACHINE, value)
     cuda.syncthreads()
 
 

@@ -98,7 +98,7 @@ class DeviceArena:
         self._plan, self._weights = cuda.to_device(plan.words), cuda.to_device(plan.weights)
         size = streams * plan.row_bytes // WORD + -(-plan.scratch_floats * FLOAT // WORD)
         self._words = cuda.device_array(size, np.int64)
-        self._state = self._words.view(np.float32)
+        self._state, self._halves = self._words.view(np.float32), self._words.view(np.uint16)
         kernels.clear_all[self.blocks, THREADS](self._words)
         self.lanes = [Lane(layout, part) for _ in range(at.LANES)]
         self._slots_there = cuda.device_array(at.ROWS_AT_ONCE, np.int32)
@@ -148,8 +148,8 @@ class DeviceArena:
         """Step the part that was staged. Returns before it's done."""
         blocks = min(-(-lane.streams // self.cut.tile), self.blocks)
         kernels.step[blocks, self.cut.threads, lane.stream, self.cut.shared_bytes](
-            self._plan, self._weights, self._words, self._state, lane.waves, lane.order_there, lane.x_there,
-            lane.y_there,
+            self._plan, self._weights, self._words, self._state, self._halves, lane.waves, lane.order_there,
+            lane.x_there, lane.y_there,
         )  # fmt: skip
 
     def _fetch(self, lane: Lane, slots: NDArray[np.int64], y: Float32) -> None:

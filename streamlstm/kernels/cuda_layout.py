@@ -3,9 +3,10 @@
 Letters and gate order are those of kernels.layout. In device memory, `state` is one array of
 
     rows       [S]        as much of an arena row as a step reads and writes: h and c of each layer, or the ring
-    scratch    [blocks][TILE]   h and c of a window, then new h of a layer that doesn't fit shared memory at once
+    scratch    [blocks][TILE]   h and c of a window, or of rows that hold them in 16 bits; then new h of a layer that
+                                doesn't fit shared memory at once
 
-seen as float32 and, for the count of a ring, as int64.
+seen as float32 and, for the count of a ring, as int64, for h and c in 16 bits as uint16.
 
 A block of threads takes a tile of streams. A thread owns one hidden unit of STREAMS streams: lane `t % UNITS` of group
 `t // UNITS`, so that neighbouring threads read neighbouring weights, and all of a group's the same inputs. Weights come
@@ -46,15 +47,16 @@ HEAD_LANES = 16  # partial sums of the head, as in kernels.block.dot_in_halves
     ROW,  # floats of a row
     SCRATCH,  # where the scratch begins
     SCRATCH_ROW,  # floats of one stream's
-    NEXT_H,  # where in it new h goes
+    NEXT_H,  # where in it new h goes: behind h and c, where those are there
     UNITS,
     GROUPS,
     TILE,
     DEPTH,
     HEAD,  # weights of the head
     HEAD_BIAS,
+    DTYPE,  # FLOAT32, or as what rows hold h and c
     PLAN_WORDS,
-) = range(15)
+) = range(16)
 LAYER_INPUTS, LAYER_HIDDEN, LAYER_H, LAYER_C, LAYER_WEIGHTS, LAYER_WORDS = range(6)
 
 # Tables in shared memory: int64 [TILE] each.
@@ -116,8 +118,12 @@ def row_bytes(layout: Layout) -> int:
 
 
 def scratch_row_floats(layout: Layout, how: Cut) -> int:
-    carried = layout.carried_bytes // FLOAT if layout.window else 0
-    return carried + (padded(max(layout.hidden)) if how.depth < _inner(layout) else 0)
+    return _scratch_state(layout) + (padded(max(layout.hidden)) if how.depth < _inner(layout) else 0)
+
+
+def _scratch_state(layout: Layout) -> int:
+    """Floats of h and c of a stream, where they don't lie in its row."""
+    return layout.carried_numbers if layout.window or layout.state_dtype != "float32" else 0
 
 
 def _inner(layout: Layout) -> int:
@@ -174,8 +180,8 @@ def plan(
     row, scratch_row = row_bytes(layout) // FLOAT, scratch_row_floats(layout, how)
     words[:PLAN_WORDS] = (
         layout.inputs, layout.outputs, layout.window, len(layers), row, streams * row, scratch_row,
-        layout.carried_bytes // FLOAT if layout.window else 0, how.units, how.groups, how.tile, how.depth,
-        size, size + head_weight.size,
+        _scratch_state(layout), how.units, how.groups, how.tile, how.depth,
+        size, size + head_weight.size, layout.dtype_code,
     )  # fmt: skip
     weights = np.concatenate([*pieces, head_weight.ravel(), head_bias.ravel()]).astype(np.float32)
     return DevicePlan(how, words, weights, row_bytes(layout), blocks * how.tile * scratch_row)

@@ -16,7 +16,7 @@ import numpy as np
 from numba import cuda
 from numba.core import config as numba_config
 
-from streamlstm.kernels import cell
+from streamlstm.kernels import cell, half
 from streamlstm.kernels import cuda_layout as at
 from streamlstm.kernels.compile import compiled, device_function, device_inlined
 
@@ -88,6 +88,14 @@ if SIMULATED:
         """See kernels.vector."""
         return (a.view(np.int32) + (rounded.view(np.int32) << 23)).view(np.float32)
 
+    @_in_machine
+    def bits(a: Any) -> Any:
+        return int(a.view(np.uint32))
+
+    @_in_machine
+    def real(a: int) -> Any:
+        return np.uint32(a & 0xFFFFFFFF).view(np.float32)
+
     def shared_floats() -> Any:
         return _get_kernel_context().shared.array(0, np.dtype(np.float32))
 
@@ -142,6 +150,14 @@ else:
         shifted = libdevice.float_as_int(rounded) << 23
         return libdevice.int_as_float(int32(libdevice.float_as_int(a) + shifted))
 
+    @_in_machine
+    def bits(a: Any) -> Any:
+        return int64(libdevice.float_as_int(a)) & 0xFFFFFFFF
+
+    @_in_machine
+    def real(a: Any) -> Any:
+        return libdevice.int_as_float(int32(a))
+
     @device_inlined
     def shared_floats() -> Any:
         """The block's shared memory, aligned for loads of four at a time."""
@@ -174,6 +190,44 @@ def clamp(a: Any, low: float, high: float) -> Any:
     return a
 
 
+# What kernels.half wants: integers of 64 bits, of which bits(a) are the lower half.
+
+
+@_in_machine
+def both(a: int, b: int) -> int:
+    return a & b
+
+
+@_in_machine
+def either(a: int, b: int) -> int:
+    return a | b
+
+
+@_in_machine
+def plus(a: int, b: int) -> int:
+    return a + b
+
+
+@_in_machine
+def left(a: int, places: int) -> int:
+    return a << places
+
+
+@_in_machine
+def right(a: int, places: int) -> int:
+    return a >> places
+
+
+@_in_machine
+def is_less(a: int, b: int) -> bool:
+    return a < b
+
+
+@_in_machine
+def choose(condition: bool, a: int, b: int) -> int:
+    return a if condition else b
+
+
 def _compiled_again(module: ModuleType, names: tuple[str, ...]) -> dict[str, Any]:
     """Functions of `module`, compiled for the device; where they call one another, they call the compiled ones."""
     namespace = dict(vars(module))
@@ -185,3 +239,6 @@ def _compiled_again(module: ModuleType, names: tuple[str, ...]) -> dict[str, Any
 
 _CELL = _compiled_again(cell, ("_split", "exp2", "exp2_minus_1", "cell_state", "hidden_state"))
 cell_state, hidden_state = _CELL["cell_state"], _CELL["hidden_state"]
+_HALF = _compiled_again(half, ("widen_float16", "narrow_float16", "widen_bfloat16", "narrow_bfloat16"))
+widen_float16, narrow_float16 = _HALF["widen_float16"], _HALF["narrow_float16"]
+widen_bfloat16, narrow_bfloat16 = _HALF["widen_bfloat16"], _HALF["narrow_bfloat16"]

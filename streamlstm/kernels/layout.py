@@ -1,7 +1,8 @@
 """Where everything lies: the rows of the arena, the blocks of a layer, the plan that the step kernel reads.
 
 Letters: S streams, N events, I inputs, H hidden size of a layer (each layer has its own), L layers, O outputs,
-T steps of a window. Gate order everywhere: i, f, g, o. All strides and offsets are in bytes, all state is float32.
+T steps of a window. Gate order everywhere: i, f, g, o. All strides and offsets are in bytes; h and c are float32, or
+stored as float16 or bfloat16 (kernels.half).
 
 A row holds one stream:
 
@@ -23,6 +24,7 @@ them. Rows begin on 64-byte boundaries. A row of zeros is a new stream. The row'
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -35,6 +37,12 @@ N_SEEN, LAST_TIME, YHAT = range(3)  # words from the header's start; x and the m
 HISTORY_WORDS = 4  # before the history's values
 TILE = 48  # streams that take each block of weights together, so that it stays in the first-level caches
 GATES = 4
+
+StateDtype = Literal["float32", "float16", "bfloat16"]
+"""As what h and c lie in a row; a step always computes in float32."""
+FLOAT32, FLOAT16, BFLOAT16 = range(3)  # the places of these in StateDtype, as compiled code knows them
+STATE_DTYPES: tuple[StateDtype, ...] = get_args(StateDtype)
+_DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -64,7 +72,8 @@ def padded(hidden: int) -> int:
 class Layout:
     """The arena row of a model: inputs I, hidden (one H per layer), outputs O, window T (0 = carry the state), the
     number of float64 `moments` that the header holds, the inputs F as `received` (0: as many as `inputs`), the R values
-    of `history` (0: none is kept), and the `judge`'s 8-byte words.
+    of `history` (0: none is kept), the `judge`'s 8-byte words, and the `state_dtype` of h and c; a window has none of
+    these, so its is float32.
     """
 
     inputs: int
@@ -75,17 +84,28 @@ class Layout:
     received: int = 0
     history: int = 0
     judge: int = 0
+    state_dtype: StateDtype = "float32"
+
+    @property
+    def dtype_code(self) -> int:
+        """FLOAT32, FLOAT16 or BFLOAT16."""
+        return STATE_DTYPES.index(self.state_dtype)
+
+    @property
+    def carried_numbers(self) -> int:
+        """h and c of all layers, with their padding: a multiple of 8."""
+        return sum(2 * padded(hidden) for hidden in self.hidden)
 
     @property
     def carried_bytes(self) -> int:
-        """Bytes of h and c of all layers."""
-        return sum(2 * FLOAT * padded(hidden) for hidden in self.hidden)
+        """Bytes of h and c of all layers as a step computes with them, in float32."""
+        return FLOAT * self.carried_numbers
 
     @property
     def state_bytes(self) -> int:
         """Bytes of a row that the step kernel reads and writes."""
         if self.window == 0:
-            return self.carried_bytes
+            return _DTYPE_BYTES[self.state_dtype] * self.carried_numbers
         return WORD + FLOAT * self.window * self.inputs
 
     @property
@@ -156,8 +176,9 @@ class Layout:
     HEAD_LANES,  # Q
     HIDDEN_STRIDE,  # bytes of one stream's row of new h in the scratch
     REPEATS,  # address of int32 [S], all zero between calls: see kernels.waves
+    DTYPE,  # FLOAT32, or as what h and c are stored
     PLAN_WORDS,
-) = range(17)
+) = range(18)
 LAYER_INPUTS, LAYER_HIDDEN, LAYER_PADDED, LAYER_H_OFFSET, LAYER_BLOCKS, LAYER_WORDS = range(6)
 BLOCK_UNIT, BLOCK_WIDTH, BLOCK_WEIGHTS, BLOCK_WORDS = range(4)
 
@@ -173,7 +194,7 @@ BLOCK_UNIT, BLOCK_WIDTH, BLOCK_WEIGHTS, BLOCK_WORDS = range(4)
     ROW_TABLE,  # int64 [2][TILE]: addresses of the rows of this tile and the next
     RING_TABLE,  # int64 [TILE]: ring position of each stream's oldest input
     HIDDEN,  # float32 [L][TILE][HIDDEN_STRIDE / 4]: h' of each layer; lanes past P are never written and stay 0
-    WINDOW_STATE,  # carried state of TILE streams, for a window's steps
+    STATE,  # float32 h and c of TILE streams, where they don't lie in the row: for a window's steps, or widened
     WORKSPACE_WORDS,
 ) = range(12)
 
@@ -190,7 +211,7 @@ def hidden_stride(layout: Layout) -> int:
 
 def workspace_parts(layout: Layout, streams: int, events: int) -> list[tuple[int, int]]:
     """(word of the workspace, bytes) of every part, each a multiple of 64."""
-    window_state = TILE * layout.carried_bytes if layout.window else 0
+    is_apart = layout.window > 0 or layout.state_dtype != "float32"
     sizes = {
         ORDER: WORD * events,
         WAVE_OF_EVENT: 4 * events,
@@ -202,7 +223,7 @@ def workspace_parts(layout: Layout, streams: int, events: int) -> list[tuple[int
         ROW_TABLE: 2 * WORD * TILE,
         RING_TABLE: WORD * TILE,
         HIDDEN: len(layout.hidden) * TILE * hidden_stride(layout),
-        WINDOW_STATE: window_state,
+        STATE: TILE * layout.carried_bytes if is_apart else 0,
     }
     return [(word, round_up(size, LINE)) for word, size in sizes.items()]
 

@@ -19,6 +19,7 @@ from streamlstm.kernels.layout import LINE
 
 F32 = ir.FloatType()
 F64 = ir.DoubleType()
+I16 = ir.IntType(16)
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 
@@ -174,6 +175,54 @@ class Vector:
         exponent_bits = self._int_constant(self._fraction_bits)
         shifted = self.builder.shl(self.builder.bitcast(rounded, self._ints), exponent_bits)
         return self.builder.bitcast(self.builder.add(self.builder.bitcast(a, self._ints), shifted), self.type)
+
+    # -- on the bits of float32 lanes: integers of 32 bits, or one for all lanes
+
+    def _ints_of(self, a: Value | int) -> Value:
+        return self._int_constant(a & 0xFFFFFFFF) if isinstance(a, int) else a
+
+    def bits(self, a: Value) -> Value:
+        return self.builder.bitcast(a, self._ints)
+
+    def real(self, a: Value) -> Value:
+        """The numbers that have these bits."""
+        return self.builder.bitcast(a, self.type)
+
+    def both(self, a: Value, b: Value | int) -> Value:
+        return self.builder.and_(a, self._ints_of(b))
+
+    def either(self, a: Value, b: Value | int) -> Value:
+        return self.builder.or_(a, self._ints_of(b))
+
+    def plus(self, a: Value, b: Value | int) -> Value:
+        return self.builder.add(a, self._ints_of(b))
+
+    def left(self, a: Value, places: int) -> Value:
+        return self.builder.shl(a, self._ints_of(places))
+
+    def right(self, a: Value, places: int) -> Value:
+        return self.builder.lshr(a, self._ints_of(places))
+
+    def is_less(self, a: Value, b: int) -> Value:
+        """Of integers that are below 2^31."""
+        return self.builder.icmp_signed("<", a, self._ints_of(b))
+
+    def choose(self, condition: Value, a: Value | int, b: Value | int) -> Value:
+        return self.builder.select(condition, self._ints_of(a), self._ints_of(b))
+
+    def load_halves(self, address: Value) -> Value:
+        """The 16 bits of each lane at `address`, as integers; an alignment of 2 is enough."""
+        halves = ir.VectorType(I16, self.lanes)
+        loaded = self.builder.load(self.builder.inttoptr(address, ir.PointerType(halves)), align=2)
+        return self.builder.zext(loaded, self._ints)
+
+    def store_halves(self, a: Value, address: Value) -> None:
+        """The lower 16 bits of each lane."""
+        halves = ir.VectorType(I16, self.lanes)
+        pointer = self.builder.inttoptr(address, ir.PointerType(halves))
+        self.builder.store(self.builder.trunc(a, halves), pointer, align=2)
+
+    # -- over all lanes
 
     def sum_in_halves(self, a: Value) -> Value:
         """The sum of all lanes as a fixed tree: the upper half is added to the lower until one lane is left."""

@@ -12,6 +12,8 @@ from streamlstm.engine.backend import CpuBackend, layers_of, row_layout
 from streamlstm.kernels.cuda_launch import DeviceArena, missing
 from streamlstm.kernels.cuda_layout import SHARED_BYTES
 from streamlstm.kernels.cuda_machine import SIMULATED
+from streamlstm.kernels.half import as_float32
+from streamlstm.kernels.layout import STATE_DTYPES, StateDtype
 from streamlstm.model.parameters import Layer, Parameters
 
 assert missing() == "", missing()
@@ -37,8 +39,11 @@ if not SIMULATED:
 class Twins:
     """Both backends over the same model and streams."""
 
-    def __init__(self, p: Parameters, window: int = 0, streams: int = STREAMS, shared: int = SHARED_BYTES) -> None:
-        self.layout = row_layout(p, window)
+    def __init__(
+        self, p: Parameters, window: int = 0, streams: int = STREAMS, shared: int = SHARED_BYTES,
+        state_dtype: StateDtype = "float32",
+    ) -> None:  # fmt: skip
+        self.layout = row_layout(p, window, state_dtype=state_dtype)
         self.cpu = CpuBackend(p, self.layout, streams)
         self.device = DeviceArena(layers_of(p), p.head_weight, p.head_bias, self.layout, streams, shared)
 
@@ -55,7 +60,7 @@ class Twins:
         streams = np.arange(len(self.cpu.arena))
         kept = self.layout.state_bytes
         here, there = self.cpu.arena[:, :kept], self.device.read(streams)[:, :kept]
-        assert_same(np.ascontiguousarray(here).view(np.float32), np.ascontiguousarray(there).view(np.float32))
+        assert_same(*(as_float32(np.ascontiguousarray(rows), self.layout.state_dtype) for rows in (here, there)))
 
 
 def assert_same(a: NDArray[np.float32], b: NDArray[np.float32]) -> None:
@@ -80,25 +85,50 @@ def test_bits_of_every_shape(inputs: int, hidden: tuple[int, ...], outputs: int,
     twins.compare_rows()
 
 
+@pytest.mark.parametrize("dtype", STATE_DTYPES[1:])
+@pytest.mark.parametrize(("inputs", "hidden", "outputs"), [shape[:3] for shape in SHAPES if shape[3] == 0])
+def test_bits_of_state_in_16_bits(inputs: int, hidden: tuple[int, ...], outputs: int, dtype: StateDtype) -> None:
+    rng = np.random.default_rng([inputs, outputs, *hidden])
+    twins = Twins(random_parameters(rng, inputs, hidden, outputs, scale=3.0), state_dtype=dtype)
+    for n in (1, 7, 45 if SIMULATED else 5000):
+        twins.step(random_slots(rng, n), rng.normal(size=(n, inputs)).astype(np.float32))
+    twins.compare_rows()
+
+
+@pytest.mark.parametrize("dtype", STATE_DTYPES[1:])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the simulator's NumPy
+def test_all_that_16_bits_can_hold_is_stepped_alike(dtype: StateDtype) -> None:
+    """Rows of random bits, infinities and NaN among them; a third of the rows has subnormal numbers alone."""
+    rng = np.random.default_rng(9)
+    twins = Twins(random_parameters(rng, 2, (8, 4), 2), state_dtype=dtype)  # without padding, which stays zero
+    halves = rng.integers(0, 1 << 16, (STREAMS, twins.device.row_bytes // 2), np.uint16)
+    halves[::3] &= 0x83FF if dtype == "float16" else 0x807F
+    rows = halves.view(np.uint8)
+    twins.cpu.arena[:, : twins.layout.state_bytes] = rows[:, : twins.layout.state_bytes]
+    twins.device.write(np.arange(STREAMS), rows)
+    twins.step(np.arange(STREAMS), rng.normal(size=(STREAMS, 2)).astype(np.float32))
+    twins.compare_rows()
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_bits_of_random_models_and_batches(seed: int) -> None:
     rng = np.random.default_rng([99, seed])
     hidden = tuple(rng.integers(1, LARGEST, rng.integers(1, 4)).tolist())
     inputs, outputs, window = (int(rng.integers(low, high)) for low, high in ((1, 6), (1, 5), (0, 4)))
     p = random_parameters(rng, inputs, hidden, outputs, scale=float(rng.choice([0.1, 1.0, 8.0])))
-    twins = Twins(p, window)
+    twins = Twins(p, window, state_dtype=STATE_DTYPES[seed % 3] if window == 0 else "float32")
     for n in rng.integers(1, 20 if SIMULATED else 9000, 3):
         scale = 10.0 ** rng.uniform(-3, 3)
         twins.step(random_slots(rng, int(n)), (scale * rng.normal(size=(n, inputs))).astype(np.float32))
     twins.compare_rows()
 
 
-@pytest.mark.parametrize("window", [0, 2])
-def test_bits_when_a_layer_does_not_fit_shared_memory(window: int) -> None:
+@pytest.mark.parametrize(("window", "dtype"), [(0, "float32"), (0, "float16"), (0, "bfloat16"), (2, "float32")])
+def test_bits_when_a_layer_does_not_fit_shared_memory(window: int, dtype: StateDtype) -> None:
     """It then comes in pieces, and new h goes beside the row until all of it is there."""
     rng = np.random.default_rng(3)
     p = random_parameters(rng, 2, (6, 5) if SIMULATED else (300, 200), 2)
-    twins = Twins(p, window, shared=1024 if SIMULATED else 8192)
+    twins = Twins(p, window, shared=1024 if SIMULATED else 8192, state_dtype=dtype)
     assert twins.device.cut.depth < (7 if SIMULATED else 300)
     for n in (3, 20):
         twins.step(random_slots(rng, n), rng.normal(size=(n, 2)).astype(np.float32))

@@ -27,9 +27,9 @@ WORDS, NUMBERS, REALS, TABLE = (
     types.Array(element, dimensions, "C")
     for element, dimensions in ((types.int64, 1), (types.int32, 1), (types.float32, 1), (types.float32, 2))
 )
-ROWS = types.Array(types.int64, 2, "C")
+ROWS, HALVES = types.Array(types.int64, 2, "C"), types.Array(types.uint16, 1, "C")
 SIGNATURES = {
-    "step": (WORDS, REALS, WORDS, REALS, types.int64, NUMBERS, TABLE, TABLE),
+    "step": (WORDS, REALS, WORDS, REALS, HALVES, types.int64, NUMBERS, TABLE, TABLE),
     "read_rows": (WORDS, types.int64, NUMBERS, ROWS),
     "write_rows": (WORDS, types.int64, NUMBERS, ROWS),
     "clear_rows": (WORDS, types.int64, NUMBERS),

@@ -10,18 +10,20 @@ from tests.fingerprint import fingerprint
 
 TESTS = Path(__file__).parents[1]
 
-# Rows and outputs of carried and windowed states, with every kind of block, several events per stream and batch.
+# Rows and outputs of carried and windowed states, the former in each dtype, with every kind of block, several events
+# per stream and batch.
 FINGERPRINT = f"""
 import hashlib, sys
 import numpy as np
 sys.path.insert(0, {str(TESTS)!r})
 from reference import random_parameters
 from streamlstm.engine.backend import CpuBackend, row_layout
+from streamlstm.kernels.half import as_float32
 digest = hashlib.sha256()
 for inputs, hidden, outputs in ((1, (50,), 1), (3, (64, 28, 9), 5)):
-    for window in (0, 3):
+    for window, dtype in ((0, "float32"), (3, "float32"), (0, "float16"), (0, "bfloat16")):
         parameters = random_parameters(np.random.default_rng(0), inputs, hidden, outputs)
-        backend = CpuBackend(parameters, row_layout(parameters, window), 80)
+        backend = CpuBackend(parameters, row_layout(parameters, window, state_dtype=dtype), 80)
         rng = np.random.default_rng(1)
         for batch in (1, 2, 5, 40, 200):
             slots, x = rng.integers(0, 80, batch), 3 * rng.normal(size=(batch, inputs)).astype(np.float32)
@@ -29,6 +31,11 @@ for inputs, hidden, outputs in ((1, (50,), 1), (3, (64, 28, 9), 5)):
             backend.step(slots, x, y, batch)
             digest.update(y.tobytes())
         digest.update(backend.arena.tobytes())
+        if dtype != "float32" and len(hidden) == 3:  # whatever bits a row has: subnormal numbers, infinities, NaN
+            backend.arena[:, : backend.layout.state_bytes] = rng.integers(0, 256, (80, backend.layout.state_bytes))
+            backend.step(np.arange(80), np.zeros((80, inputs), np.float32), np.zeros((80, outputs), np.float32), 80)
+            state = as_float32(backend.arena[:, : backend.layout.state_bytes], dtype)
+            digest.update(np.nan_to_num(state).tobytes())
 print(digest.hexdigest())
 """
 
