@@ -67,18 +67,20 @@ def path_seconds(readme: str) -> float:
 def table(readme: str) -> str:
     steps = cold_steps(readme)
     around = path_seconds(readme) - 1 / steps[MEASURED_WITH]
-    rows = ["| inputs, units, outputs | bytes per stream | " + " | ".join(f"{n:,} streams" for n in STREAMS)]
+    rows = ["| inputs, units, outputs | bytes per stream (state in 16 bits) | "]
+    rows[0] += " | ".join(f"{n:,} streams" for n in STREAMS)
     rows[0] += " | state written, 1M streams | events/s of one core |"
     rows.append("|---" * (4 + len(STREAMS)) + "|")
     for shape in SHAPES:
         inputs, hidden, outputs = shape
         model = model_of(shape)
         sizes = [predict(load(None, {}, [f"state.max_streams={n}", "engine.threads=1"]), model) for n in STREAMS]
+        half = predict(load(None, {}, ["engine.state_dtype=float16", "engine.threads=1"]), model)
         interval_seconds = load(None, {}).snapshot.interval_ms / 1000
-        written = 1e6 * (row_layout(model).row_bytes + KEY_BYTES) / interval_seconds
+        written = 1e6 * (row_layout(model, "float32").row_bytes + KEY_BYTES) / interval_seconds
         cells = [
             f"{inputs}, {' + '.join(map(str, hidden))}, {outputs}",
-            f"{sizes[0].bytes_per_stream:,.0f}",
+            f"{sizes[0].bytes_per_stream:,.0f} ({half.bytes_per_stream:,.0f})",
             *(f"{size.resident_bytes / 1e9:.1f} GB" for size in sizes),
             f"{written / 1e6:.0f} MB/s",
             f"{1e-3 / (around + 1 / steps[shape]):,.0f},000",

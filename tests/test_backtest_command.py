@@ -94,6 +94,21 @@ def test_tables_and_json(folder: Path) -> None:
     assert sorted(listed) == sorted(["calm", "wild", "$<i>\\frac{\x1b"])
 
 
+def test_it_forecasts_what_forecast_does(folder: Path, tmp_path: Path) -> None:
+    """However the state is stored; but for `src`, and the order of streams."""
+    found = set()
+    for dtype in ("float32", "float16", "bfloat16"):
+        files, common = [tmp_path / "backtest", tmp_path / "forecast"], ["--model", folder / "model.safetensors"]
+        common += ["--set", f"engine.state_dtype={dtype}"]
+        assert backtest(folder / "past.csv", *common, "--output", files[0]).exit_code == 0
+        given = ["forecast", *common, "--input", folder / "past.csv", "--output", files[1]]
+        assert CliRunner().invoke(commands, [str(each) for each in given]).exit_code == 0
+        lines = [sorted(line.partition(b',"src"')[0] for line in file.read_bytes().splitlines()) for file in files]
+        assert lines[0] == lines[1]
+        found.add(tuple(lines[0]))
+    assert len(found) == 3
+
+
 def test_every_key_is_documented(folder: Path) -> None:
     assert backtest(folder / "past.csv", "--compare", folder / "model.safetensors", folder / "other.safetensors",
                     "--json", folder / "b.json").exit_code == 0  # fmt: skip

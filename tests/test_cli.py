@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -239,6 +240,16 @@ class TestSize:
             figures = [float(part[column]) for part in parts if part[column] != "-"]
             assert sum(figures) == pytest.approx(float(total[column]), abs=0.5 * len(parts))
 
+    def test_state_in_16_bits_is_smaller(self, model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        found = {}
+        for dtype in ("float32", "float16", "bfloat16"):
+            settings = ["--set", f"engine.state_dtype={dtype}"]
+            assert outcome(["size", "--model", str(model_path), "--streams", "1000", *settings]) == 0
+            (state,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("state"))
+            found[dtype] = float(state.split()[-2].replace(",", ""))
+        assert found["float32"] == found["float16"] + 64
+        assert found["bfloat16"] == found["float16"]
+
     def test_a_missing_model_is_input_missing(self, tmp_path: Path) -> None:
         assert cli("size", "--model", tmp_path / "none.safetensors").returncode == 66
 
@@ -284,7 +295,15 @@ class TestForecast:
 class TestShowAndImport:
     def test_show(self, model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert outcome(["show", str(model_path)]) == 0
-        assert "carried for ever" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "carried for ever" in shown
+        half, brain = (
+            re.search(rf"^{dtype} +state in half the memory: .* by ([0-9.e-]+) of", shown, re.MULTILINE)
+            for dtype in ("float16", "bfloat16")
+        )
+        assert half is not None
+        assert brain is not None
+        assert 1e-7 < float(half[1]) < float(brain[1]) < 1e-2
 
     def test_a_file_that_is_no_model(self, tmp_path: Path) -> None:
         (tmp_path / "text.pt").write_text("hello")

@@ -274,6 +274,11 @@ class Engine(Section):
         "What computes the steps. cuda: an NVIDIA GPU, which then holds the LSTM state of the streams; needs the extra "
         "[cuda]. The forecasts are the same.",
     )
+    state_dtype: Literal["float32", "float16", "bfloat16"] = setting(
+        "float32",
+        "As what h and c of a stream are stored, in memory and in snapshots; steps compute in float32. The other two "
+        "take half the memory and move the forecasts: `streamlstm show` says by how much. With a window: float32.",
+    )
     threads: int = setting(0, "Threads of the step; 0: one for each core this process may use.", low=0, high=1_024)
 
 

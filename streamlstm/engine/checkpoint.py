@@ -142,6 +142,7 @@ class Checkpoint:
         self._header = Header(
             group=group, topic=topic, partition=0, offset=0, leader_epoch=-1, model=model_hash, abi=STATE_ABI,
             watermark=None, degraded_until=None, streams=0, row_bytes=self._backend.row_bytes,
+            state_dtype=self._backend.layout.state_dtype,
         )  # fmt: skip
         largest = replace(
             self._header, partition=1 << 30, offset=_LARGEST, leader_epoch=1 << 30, watermark=-_LARGEST,

@@ -25,6 +25,7 @@ from streamlstm.errors import InvariantError
 from streamlstm.events.batch import EventBatch, Reason, Run
 from streamlstm.events.forecast import ForecastBatch, Status
 from streamlstm.kernels import observe
+from streamlstm.kernels.layout import StateDtype
 from streamlstm.model.model_file import Model, ScalingKind
 from streamlstm.state.slots import SlotTable
 
@@ -35,6 +36,8 @@ FILLS = {"dead_letter": observe.FILLS_NOT, "hold": observe.FILLS_LAST, "forecast
 @dataclass(frozen=True, slots=True)
 class ForecasterSettings:
     """What besides the model decides the bytes, `threads` and `backend` apart. All times are event times, in ms.
+
+    `state_dtype`: as what h and c of a stream lie in memory and in snapshots between its events.
 
     `interval_ms` is the streams' known time step, 0 when it is taken from the stream itself. A forecast made before a
     stream has seen `warmup_events` events has status `warmup`; -1 means the model's window, or 8 for a carried state.
@@ -61,6 +64,7 @@ class ForecasterSettings:
     warmup_events: int = -1
     threads: int = 1
     backend: BackendName = "cpu"
+    state_dtype: StateDtype = "float32"
     max_streams_per_partition: int | None = None
     on_full: Literal["refuse", "evict"] = "refuse"
     ttl_ms: int | None = None
@@ -93,13 +97,13 @@ class Forecaster:
 
     def __init__(self, model: Model, settings: ForecasterSettings, executor: Executor | None = None) -> None:
         """Raises ModelFileError when the kernels don't reproduce the model's golden vectors, ConfigError when the
-        backend can't be had.
+        backend or the state_dtype can't be had.
         """
         self.model = model
         self.settings = settings
         self.prediction = Prediction(
-            model, row_layout(model), settings.max_streams, executor, settings.threads, settings.anomaly,
-            settings.backend,
+            model, row_layout(model, settings.state_dtype), settings.max_streams, executor, settings.threads,
+            settings.anomaly, settings.backend,
         )  # fmt: skip
         self.backend, self.layout = self.prediction.backend, self.prediction.layout
         self.slots = SlotTable(settings.max_streams, settings.max_key_bytes)

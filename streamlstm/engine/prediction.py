@@ -3,7 +3,7 @@ and the judgement of what the stream's earlier forecasts were worth.
 """
 
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from streamlstm.engine.backend import Backend, BackendName, make_backend
 from streamlstm.engine.columns import Columns
-from streamlstm.errors import ModelFileError
+from streamlstm.errors import ConfigError, ModelFileError
 from streamlstm.kernels import anomaly as anomaly_kernel
 from streamlstm.kernels import features, observe
 from streamlstm.kernels import judge as judging
 from streamlstm.kernels.judge_layout import TOTALS, JudgeLayout, rates
-from streamlstm.kernels.layout import WORD, Layout
+from streamlstm.kernels.layout import WORD, Layout, StateDtype
 from streamlstm.model.golden import check_golden
 from streamlstm.model.model_file import Model, ScalingKind
 
@@ -41,8 +41,18 @@ def is_judged(model: Model) -> bool:
     return model.guard or model.level > 0.0
 
 
-def row_layout(model: Model) -> Layout:
-    """The arena row that `model` needs: state or ring, then the header of kernels/layout.py."""
+def row_layout(model: Model, state_dtype: StateDtype) -> Layout:
+    """The arena row that `model` needs: state or ring, then the header of kernels/layout.py.
+
+    Raises ConfigError for a model that has no state to be stored as anything but float32.
+    """
+    if model.window and state_dtype != "float32":
+        raise ConfigError(
+            [
+                f'engine.state_dtype: expected "float32", as a model with a window ({model.window} events) keeps '
+                f'inputs and no state; found "{state_dtype}"'
+            ]
+        )
     p, own = model.parameters, model.features
     moments = 2 * p.inputs if model.scaling.kind is ScalingKind.RUNNING else 0
     longest = max(own.lags) if own is not None else 0
@@ -60,6 +70,7 @@ def row_layout(model: Model) -> Layout:
         received=len(model.inputs) if own is not None else 0,
         history=features.history_length(longest) if longest else 0,
         judge=judge_words,
+        state_dtype=state_dtype,
     )
 
 
@@ -209,7 +220,10 @@ def _step_limit(model: Model, backend: Backend) -> float:
 
 
 def _check_kernels(model: Model, layout: Layout, executor: Executor | None, threads: int, name: BackendName) -> None:
-    """Re-run the golden vectors through the very kernels that will serve."""
+    """Re-run the golden vectors through the very kernels that will serve: with a float32 state, as any other moves a
+    forecast by more than their tolerance.
+    """
+    layout = replace(layout, state_dtype="float32")
 
     def run(x: NDArray[np.float32]) -> NDArray[np.float64]:
         sequences, steps, _ = x.shape

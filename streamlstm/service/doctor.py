@@ -76,7 +76,8 @@ def judge_bound(config: Config, model: Model | None) -> Iterator[Finding]:
     bound, timeout_ms = config.state.max_streams_per_partition, config.commit.transaction_timeout_ms
     if bound is None or model is None or not config.snapshot.enabled:
         return
-    whole, room = bound * (row_layout(model).row_bytes + TYPICAL_KEY) / 1e6, WRITTEN_MB_PER_SECOND * timeout_ms / 1000
+    row_bytes = row_layout(model, config.engine.state_dtype).row_bytes
+    whole, room = bound * (row_bytes + TYPICAL_KEY) / 1e6, WRITTEN_MB_PER_SECOND * timeout_ms / 1000
     if whole > room:
         yield doubtful(
             "state.max_streams_per_partition",

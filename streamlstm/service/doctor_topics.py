@@ -7,6 +7,7 @@ from streamlstm.config import Config
 from streamlstm.errors import BadDataError, InputMissingError
 from streamlstm.service.doctor_findings import Finding, bad, doubtful, good, told
 from streamlstm.service.inspect_state import PartitionState
+from streamlstm.state.recovery import OTHER_MODEL
 from streamlstm.transport.topics import SNAPSHOT_CONFIGS, TopicFacts, alter_command
 
 DAY_MS = 86_400_000
@@ -149,8 +150,8 @@ def judge_state(config: Config, states: Sequence[PartitionState], to_read: int) 
     for state in states:
         where = f"{config.input.topic}-{state.partition}"
         for problem in state.problems:
-            warm = config.snapshot.on_model_change == "warm" if problem.kind in ("model", "abi") else mended
-            key = "snapshot.on_model_change" if problem.kind in ("model", "abi") else "snapshot.on_gap"
+            warm = config.snapshot.on_model_change == "warm" if problem.kind in OTHER_MODEL else mended
+            key = "snapshot.on_model_change" if problem.kind in OTHER_MODEL else "snapshot.on_gap"
             if warm:
                 yield doubtful(where, f"{problem.kind}: {problem.message}", "", f'begins anew, by {key} = "warm"')
             else:

@@ -15,7 +15,7 @@ import numpy as np
 from streamlstm.config import Config
 from streamlstm.engine.prediction import row_layout
 from streamlstm.errors import BadDataError, InputMissingError, OffsetGoneError, RetryError, UsageError
-from streamlstm.kernels.layout import STATE_ABI
+from streamlstm.kernels.layout import STATE_ABI, StateDtype
 from streamlstm.model.model_file import Model, load
 from streamlstm.service.stream_columns import Columns, columns_of
 from streamlstm.service.wiring import connection_settings
@@ -47,11 +47,13 @@ class Stored:
 class Cover:
     """The chunks of one partition; `load` takes the records of the topic in log order.
 
-    `keep` says of which leaves the whole chunk is kept. `flaws` has what is wrong with the newest record of a leaf.
+    `model` None: any model and state_dtype will do. `keep` says of which leaves the whole chunk is kept; `flaws` has
+    what is wrong with the newest record of a leaf.
     """
 
     owner: tuple[str, str, int]
     model: Model | None
+    state_dtype: StateDtype
     keep: Callable[[Leaf], bool]
     chunks: dict[Leaf, Stored] = field(default_factory=dict)
     flaws: dict[Leaf, Flaw] = field(default_factory=dict)
@@ -89,7 +91,8 @@ class Cover:
         ours = replace(found, group=group, topic=topic, partition=partition, abi=STATE_ABI)
         if self.model is None:
             return ours
-        return replace(ours, model=self.model.model_hash, row_bytes=row_layout(self.model).row_bytes)
+        row_bytes = row_layout(self.model, self.state_dtype).row_bytes
+        return replace(ours, model=self.model.model_hash, state_dtype=self.state_dtype, row_bytes=row_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +194,7 @@ class Inspection:
                 f"{found.leaf.key.decode()} of partition {header.partition} is of model {header.model}; "
                 f"{self._config.model.path} is {model.model_hash}"
             )
-        return columns_of(model, found.chunk.rows[found.row : found.row + 1])
+        return columns_of(model, found.chunk.rows[found.row : found.row + 1], header.state_dtype)
 
     def export(self, progress: Progress) -> Iterator[tuple[Leaf, Chunk, Columns]]:
         """Every chunk with the columns of its streams, partition by partition. Holds one partition in memory.
@@ -206,7 +209,7 @@ class Inspection:
                     raise BadDataError(f"{self._topic}-{partition}, {leaf.key.decode()}: {flaw.message}")
             for leaf, stored in sorted(cover.chunks.items(), key=lambda item: item[0].first):
                 if stored.chunk is not None:
-                    yield leaf, stored.chunk, columns_of(model, stored.chunk.rows)
+                    yield leaf, stored.chunk, columns_of(model, stored.chunk.rows, stored.header.state_dtype)
 
     def reset(self, stream: str, partition: int) -> int:
         """Write the tombstone that resets the stream behind the events of its partition; returns its offset."""
@@ -219,7 +222,8 @@ class Inspection:
 
     def _cover(self, partition: int, model: Model | None, keep: Callable[[Leaf], bool], progress: Progress) -> Cover:
         for _ in range(_ATTEMPTS):
-            cover = Cover((self._config.kafka.group_id, self._config.input.topic, partition), model, keep)
+            owner = (self._config.kafka.group_id, self._config.input.topic, partition)
+            cover = Cover(owner, model, self._config.engine.state_dtype, keep)
             try:
                 self._read(partition, cover, progress)
             except OffsetGoneError:

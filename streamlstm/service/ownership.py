@@ -21,13 +21,12 @@ from streamlstm.service.health import Progress
 from streamlstm.service.pending import TopicPartition
 from streamlstm.service.pipeline import Pipeline
 from streamlstm.service.restore import ChunkRecord, EndOfSnapshots, Restorer, Unreadable
-from streamlstm.state.recovery import Problem
+from streamlstm.state.recovery import OTHER_MODEL, Problem
 from streamlstm.state.slots import NoRoomError
 from streamlstm.transport.source import Fetched, Gap, Source
 
 log = logging.getLogger(__name__)
 
-OTHER_MODEL = ("model", "abi")
 LOOK_AGAIN_SECONDS = 30.0
 UNEVEN = 1.2
 
@@ -254,7 +253,7 @@ class Ownership:
         other_model = [problem.message for problem in problems if problem.kind in OTHER_MODEL]
         gaps = [problem.message for problem in problems if problem.kind not in OTHER_MODEL]
         if other_model and self._snapshot.on_model_change == "fail":
-            told, advice = "; ".join(other_model), 'to go on with this model, set snapshot.on_model_change = "warm"'
+            told, advice = "; ".join(other_model), 'to begin the state anew, set snapshot.on_model_change = "warm"'
             raise ConfigError([f"partition {where[1]} of {where[0]!r}: of its snapshots, {told}; {advice}"])
         told = "; ".join(other_model + gaps)
         if gaps and self._snapshot.on_gap == "fail":

@@ -76,7 +76,7 @@ def _amount(per_stream: float) -> str:
 def predict(config: Config, model: Model) -> Sizing:
     """Resident memory of `streamlstm run` with `config.state.max_streams` streams, by part."""
     streams, key_bytes = config.state.max_streams, config.state.max_key_bytes
-    layout = row_layout(model)
+    layout = row_layout(model, config.engine.state_dtype)
     keys = SlotTable.memory_bytes(streams, key_bytes)
     threads = thread_count(config.engine.threads)
     engine = memory_of(config.engine.backend, layout, streams, threads, max_events=0)
@@ -127,7 +127,7 @@ def batch_bytes(config: Config, model: Model, threads: int) -> int:
     events = taken // RECORD_BYTES
     inputs, outputs = model.parameters.inputs, model.parameters.outputs
     event_batch = 11 * 8 + 8 * len(model.inputs) + 1
-    layout = row_layout(model)
+    layout = row_layout(model, config.engine.state_dtype)
     lines, intervals = (8 * outputs if layout.received else 0), (16 * outputs if layout.judge else 0)
     forecaster = 6 * 8 + 4 * inputs + 12 * outputs + lines + intervals + 1
     few, many = (memory_of(config.engine.backend, layout, 0, threads, most).other for most in (0, events))

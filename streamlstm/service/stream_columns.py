@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from streamlstm.engine.forecaster import is_single
 from streamlstm.engine.prediction import row_layout
 from streamlstm.kernels.features import ANCHOR, ANCHORED, FORMER_ANCHOR, MEAN_CHANGE
+from streamlstm.kernels.half import as_float32
 from streamlstm.kernels.judge_layout import ABOVE, BELOW, SCALE, TRACKED, TRACKED_AT, JudgeLayout
-from streamlstm.kernels.layout import FLOAT, HISTORY_WORDS, LAST_TIME, N_SEEN, WORD, Layout, padded
+from streamlstm.kernels.layout import FLOAT, HISTORY_WORDS, LAST_TIME, N_SEEN, WORD, Layout, StateDtype, padded
 from streamlstm.model.model_file import Model
 from streamlstm.state.snapshot import Chunk
 
@@ -19,18 +20,18 @@ Columns = dict[str, NDArray[Any]]
 """Arrays of as many rows each; see `columns_of`."""
 
 
-def columns_of(model: Model, rows: NDArray[np.uint8]) -> Columns:
+def columns_of(model: Model, rows: NDArray[np.uint8], state_dtype: StateDtype) -> Columns:
     """Columns of rows uint8 [n, row_bytes], laid out as kernels/layout.py says:
 
     n_seen, last_ts (epoch ms) int64 [n]; yhat [n, O] and x [n, I] the last forecast and input, float64, or float32 for
     the yhat of a model whose forecasts are float32; mean and variance float64 [n, I] where each stream is scaled by its
-    own; h_k, c_k float32 [n, H of layer k] or, for a model with a window, count int64 [n] and window float32 [n, T, I]:
-    the inputs as the model takes them, the newest last, zeros for those that have not been. Where the model reads or
-    judges by the stream's history, mean_change float64 [n] and history float64 [n, R], the target's values, the newest
-    last, NaN for those that have not been; where forecasts are judged, for each horizon: their mean absolute error
-    and, with intervals, how many of those each side is wide.
+    own; h_k, c_k float32 [n, H of layer k], stored as `state_dtype`, or, for a model with a window, count int64 [n] and
+    window float32 [n, T, I]: the inputs as the model takes them, the newest last, zeros for those that have not been.
+    Where the model reads or judges by the stream's history, mean_change float64 [n] and history float64 [n, R], the
+    target's values, the newest last, NaN for those that have not been; where forecasts are judged, for each horizon:
+    their mean absolute error and, with intervals, how many of those each side is wide.
     """
-    layout = row_layout(model)
+    layout = row_layout(model, state_dtype)
     received = layout.received or layout.inputs
     rows = np.ascontiguousarray(rows)
     integers, reals, singles = rows.view(np.int64), rows.view(np.float64), rows.view(np.float32)
@@ -51,10 +52,10 @@ def columns_of(model: Model, rows: NDArray[np.uint8]) -> Columns:
         found |= _judgements(model, layout, singles)
     if layout.window:
         return found | _window(layout, integers[:, 0], singles)
-    at = 0
+    state, at = as_float32(rows[:, : layout.state_bytes], state_dtype), 0
     for k, hidden in enumerate(layout.hidden):
         for name in ("h", "c"):
-            found[f"{name}_{k}"] = singles[:, at : at + hidden]
+            found[f"{name}_{k}"] = state[:, at : at + hidden]
             at += padded(hidden)
     return found
 

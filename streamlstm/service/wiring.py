@@ -65,6 +65,7 @@ def forecaster_settings(config: Config, threads: int) -> ForecasterSettings:
         interval_ms=config.model.interval_ms or 0,
         threads=threads,
         backend=config.engine.backend,
+        state_dtype=config.engine.state_dtype,
         max_streams_per_partition=config.state.max_streams_per_partition,
         on_full=config.state.on_full,
         ttl_ms=config.state.ttl_ms,

@@ -11,15 +11,19 @@ from typing import Literal
 
 from streamlstm.state.snapshot import ROOT, Header, Leaf
 
-Kind = Literal["missing", "corrupt", "foreign", "model", "abi", "ahead", "gap", "truncated"]
+Kind = Literal["missing", "corrupt", "foreign", "model", "abi", "dtype", "ahead", "gap", "truncated"]
 
-_SPOILS_ALL: frozenset[Kind] = frozenset({"foreign", "model", "abi", "ahead", "truncated"})
+OTHER_MODEL: frozenset[Kind] = frozenset({"model", "abi", "dtype"})
+"""Kinds for which `snapshot.on_model_change` says what is done: sound chunks, whose rows mean nothing here."""
+
+_SPOILS_ALL: frozenset[Kind] = frozenset({*OTHER_MODEL, "foreign", "ahead", "truncated"})
 """Kinds after which no chunk is taken for what it says, not even a sound one."""
 
 _BAD = {
     "foreign": "belong to another group, topic or partition: every group needs a snapshot topic of its own",
     "model": "are of another model",
     "abi": "have rows of another version of streamlstm",
+    "dtype": "hold the state by another engine.state_dtype",
     "corrupt": "are damaged, and no older version is there",
 }
 
@@ -56,12 +60,16 @@ class WarmStart:
 
 
 def flaw_of(found: Header, expected: Header) -> Flaw | None:
-    """Why a whole chunk is of no use to who expects another group, topic, partition, model, ABI or size of rows."""
+    """Why a whole chunk is of no use to who expects another group, topic, partition, model, state_dtype, ABI or size of
+    rows.
+    """
     if (found.group, found.topic, found.partition) != (expected.group, expected.topic, expected.partition):
         ours = f"group {expected.group}, {expected.topic}-{expected.partition}"
         return Flaw("foreign", f"expected {ours}; found group {found.group}, {found.topic}-{found.partition}")
     if found.model != expected.model:
         return Flaw("model", f"expected {expected.model}, found {found.model}")
+    if found.state_dtype != expected.state_dtype:
+        return Flaw("dtype", f"expected {expected.state_dtype}, found {found.state_dtype}")
     if (found.abi, found.row_bytes) != (expected.abi, expected.row_bytes):
         ours = f"state ABI {expected.abi}, rows of {expected.row_bytes} bytes"
         return Flaw("abi", f"expected {ours}; found {found.abi}, rows of {found.row_bytes} bytes")

@@ -20,6 +20,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from streamlstm.kernels.layout import STATE_DTYPES, StateDtype
+
 MAGIC = b"SLSTATE1"
 KEY_PREFIX = b"chunk:"
 HASH_BITS = 64
@@ -27,6 +29,7 @@ _HEADER_AT = len(MAGIC) + 4
 _CRC_BYTES = 4
 _INT64 = range(-(1 << 63), 1 << 63)
 _FROM_ZERO = range(1 << 63)
+_OPTIONAL = "state_dtype"  # of the header
 
 
 class ChunkError(Exception):
@@ -92,6 +95,7 @@ class Header:
     `offset` is the tag: the state is that after all events of the input partition below it, and none from it on.
     `watermark` is the largest event time of the partition below the tag, epoch ms. `degraded_until`: the history of
     these streams was lost, and one that begins up to this event time may be one of those; None: it wasn't, or long ago.
+    `state_dtype` is there where h and c aren't float32.
     """
 
     group: str
@@ -105,6 +109,7 @@ class Header:
     degraded_until: int | None
     streams: int
     row_bytes: int
+    state_dtype: StateDtype = "float32"
 
     _RANGES: ClassVar[dict[str, range]] = {
         "partition": range(1 << 31), "offset": _FROM_ZERO, "leader_epoch": range(-1, 1 << 31), "abi": range(1 << 31),
@@ -115,19 +120,28 @@ class Header:
     def degraded(self) -> bool:
         return self.degraded_until is not None
 
+    def to_json(self) -> bytes:
+        """As it stands in a chunk."""
+        content = {field: getattr(self, field) for field in _FIELDS}
+        if self.state_dtype == "float32":
+            del content[_OPTIONAL]
+        return orjson.dumps(content)
+
     @staticmethod
     def of_json(text: bytes) -> "Header":
-        """Raises ChunkError for anything but what `orjson.dumps` makes of a Header."""
+        """Raises ChunkError for anything but what `to_json` makes of a Header."""
         try:
             found = orjson.loads(text)
         except orjson.JSONDecodeError as error:
             raise ChunkError(f"header: {error}") from None
-        if not isinstance(found, dict) or set(found) != _FIELDS:
+        if not isinstance(found, dict) or {*found, _OPTIONAL} != {*_FIELDS}:
             raise ChunkError(f"header: expected an object with the fields {', '.join(sorted(_FIELDS))}")
         for name, value in found.items():
             if name in Header._RANGES:
                 is_null = name in ("watermark", "degraded_until") and value is None
                 fits = is_null or (type(value) is int and value in Header._RANGES[name])
+            elif name == _OPTIONAL:
+                fits = value in STATE_DTYPES
             else:
                 fits = type(value) is str
             if not fits:
@@ -135,7 +149,7 @@ class Header:
         return Header(**found)
 
 
-_FIELDS = {field.name for field in fields(Header)}
+_FIELDS = tuple(field.name for field in fields(Header))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +165,7 @@ class Chunk:
 def chunk_bytes(header: Header, key_bytes: int) -> int:
     """The size of a chunk whose keys have so many bytes in all."""
     return (
-        _HEADER_AT + len(orjson.dumps(header)) + header.streams * (2 + header.row_bytes) + key_bytes + _CRC_BYTES
+        _HEADER_AT + len(header.to_json()) + header.streams * (2 + header.row_bytes) + key_bytes + _CRC_BYTES
     )  # fmt: skip
 
 
@@ -159,7 +173,7 @@ def encode_chunk(
     header: Header, key_len: NDArray[np.uint16], keys: NDArray[np.uint8], rows: NDArray[np.uint8]
 ) -> bytes:
     """The value of a chunk. Arrays as in Chunk, C-contiguous."""
-    text = orjson.dumps(header)
+    text = header.to_json()
     lengths = key_len.astype("<u2", copy=False)
     content = b"".join((MAGIC, len(text).to_bytes(4, "little"), text, lengths.data, keys.data, rows.data))
     return content + int(crc32c.crc32c(content)).to_bytes(_CRC_BYTES, "little")

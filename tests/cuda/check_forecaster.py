@@ -17,6 +17,7 @@ from streamlstm.engine.forecaster import Forecaster, ForecasterSettings
 from streamlstm.errors import ConfigError, InvariantError
 from streamlstm.kernels import cuda_launch, cuda_layout
 from streamlstm.kernels.cuda_machine import PART, SIMULATED, THREADS, WARP, multiprocessors
+from streamlstm.kernels.layout import StateDtype
 from streamlstm.model.features import Features
 from streamlstm.model.golden import Golden, golden_of
 from streamlstm.model.model_file import Model, default_inputs
@@ -59,6 +60,8 @@ CASES: dict[str, tuple[Model, dict[str, Any]]] = {
     "streams begin anew": (model_of(), {"ttl_ms": 300, "gap_ms": 90, "after_gap": "reset"}),
     "streams are evicted": (model_of(window=2), {"max_streams": 5, "on_full": "evict"}),
     "filled": (model_of(), {"missing": "forecast"}),
+    "float16": (model_of(), {"state_dtype": "float16"}),
+    "bfloat16": (model_of(), {"state_dtype": "bfloat16", "ttl_ms": 300}),
 }
 
 
@@ -109,7 +112,13 @@ def test_forecasts_and_rows_are_those_of_the_cpu(case: str) -> None:
 
 @pytest.mark.parametrize(
     ("case", "first", "then"),
-    [("window", "cpu", "cuda"), ("intervals and guard", "cuda", "cpu"), ("intervals and guard", "cuda", "cuda")],
+    [
+        ("window", "cpu", "cuda"),
+        ("intervals and guard", "cuda", "cpu"),
+        ("intervals and guard", "cuda", "cuda"),
+        ("float16", "cpu", "cuda"),
+        ("bfloat16", "cuda", "cpu"),
+    ],
 )
 def test_state_is_handed_on_through_snapshots(case: str, first: str, then: str) -> None:
     """What one backend wrote the other restores, and goes on with the forecasts of a run that never stopped."""
@@ -143,10 +152,10 @@ def test_state_is_handed_on_through_snapshots(case: str, first: str, then: str) 
     assert not restored.backend.read_rows(np.arange(2 * STREAMS)).any()
 
 
-@pytest.mark.parametrize("window", [0, 3])
-def test_memory_is_known_before_it_is_taken(window: int) -> None:
+@pytest.mark.parametrize(("window", "dtype"), [(0, "float32"), (3, "float32"), (0, "float16"), (0, "bfloat16")])
+def test_memory_is_known_before_it_is_taken(window: int, dtype: StateDtype) -> None:
     p = random_parameters(np.random.default_rng(8), 2, (5, 3), 2)
-    layout = row_layout(p, window)
+    layout = row_layout(p, window, state_dtype=dtype)
     arena = cuda_launch.DeviceArena(layers_of(p), p.head_weight, p.head_bias, layout, 70)
     how = cuda_layout.cut(layout, THREADS, WARP)
     blocks = multiprocessors() * cuda_layout.BLOCKS_EACH

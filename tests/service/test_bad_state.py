@@ -433,6 +433,30 @@ def test_another_layout(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None
     begins_anew_when_asked(stage)
 
 
+def test_another_state_dtype(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    with stage.life(engine__state_dtype="float16") as running:
+        assert running.process.wait(60) == 78
+    told = capfd.readouterr().err
+    assert "hold the state by another engine.state_dtype" in told
+    assert "expected float16, found float32" in told
+    assert 'snapshot.on_model_change = "warm"' in told
+    stage.write()
+    with stage.life() as running:  # the refusal has changed nothing
+        running.wait_for("streamlstm_events_total", 2 * STREAMS)
+        assert running.stop() == 0
+    assert {status_of(each) for messages in stage.forecasts().values() for each in messages} == {"warmup"}
+    for on_model_change in ("warm", "fail"):
+        stage.write()
+        with stage.life(engine__state_dtype="float16", snapshot__on_model_change=on_model_change) as running:
+            running.wait_for("streamlstm_events_total", 2 * STREAMS)
+            assert ready(running)[0] == 200
+            assert running.stop() == 0
+    for partition, messages in stage.forecasts().items():
+        assert offsets_of(messages) == Counter(range(stage.ends[partition]))
+        assert {status_of(each) for each in messages[-2 * STREAMS :]} == {"degraded"}
+
+
 def test_snapshot_topic_deleted_and_made_anew(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
     snapshots = str(stage.names["snapshot.topic"])
     stage.delete(snapshots)

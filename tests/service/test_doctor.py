@@ -312,7 +312,7 @@ class TestTopics:
 
 def stored(offset: int, committed: int, *problems: Problem) -> PartitionState:
     header = Header("streamlstm", "events", 0, offset, 7, "model", 2, None, None, 2, 64)
-    cover = Cover(("streamlstm", "events", 0), None, lambda _: False, {ROOT: Stored(header, 100, None)})
+    cover = Cover(("streamlstm", "events", 0), None, "float32", lambda _: False, {ROOT: Stored(header, 100, None)})
     return PartitionState(0, cover, committed, list(problems), [])
 
 
@@ -339,7 +339,7 @@ class TestState:
 
     @pytest.mark.parametrize(
         ("kind", "key"),
-        [("gap", "snapshot.on_gap"), ("model", "snapshot.on_model_change"), ("abi", "snapshot.on_model_change")],
+        [("gap", "snapshot.on_gap"), *((kind, "snapshot.on_model_change") for kind in ("model", "abi", "dtype"))],
     )
     def test_what_a_restart_could_not_use(self, kind: str, key: str) -> None:
         problem = Problem(kind, 0, "so and so")  # type: ignore[arg-type]

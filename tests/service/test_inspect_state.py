@@ -6,10 +6,13 @@ from dataclasses import replace
 import numpy as np
 import orjson
 import pytest
+from reference import Oracle
 
+from streamlstm.engine.backend import make_backend
 from streamlstm.engine.forecaster import Forecaster, ForecasterSettings
+from streamlstm.engine.prediction import row_layout
 from streamlstm.events.batch import EventBatch
-from streamlstm.kernels.layout import STATE_ABI
+from streamlstm.kernels.layout import STATE_ABI, StateDtype
 from streamlstm.service.inspect_state import Cover, judged
 from streamlstm.service.stream_columns import columns_of, json_rows, keys_of
 from streamlstm.state.snapshot import ROOT, Header, Leaf, encode_chunk
@@ -28,7 +31,7 @@ def chunk(offset: int, **changes: object) -> bytes:
 
 
 def cover(*records: tuple[Leaf, bytes | None], keep: bool = False) -> Cover:
-    found = Cover(OWNER, None, lambda _: keep)
+    found = Cover(OWNER, None, "float32", lambda _: keep)
     for leaf, value in records:
         found.load(leaf.key, value)
     return found
@@ -82,11 +85,18 @@ class TestCover:
 
     def test_another_model_is_told_where_the_model_is_known(self) -> None:
         model = make_model(SCALINGS["none"])
-        found = Cover(OWNER, model, lambda _: False)
+        found = Cover(OWNER, model, "float32", lambda _: False)
         found.load(ROOT.key, chunk(1))
         assert found.flaws[ROOT].kind == "model"
         found.load(ROOT.key, chunk(1, model=model.model_hash))
         assert found.flaws[ROOT].kind == "abi"
+        found.load(ROOT.key, chunk(1, model=model.model_hash, state_dtype="float16"))
+        assert found.flaws[ROOT].message == "expected float32, found float16"
+        row_bytes = row_layout(model, "float16").row_bytes
+        sound = {"model": model.model_hash, "state_dtype": "float16", "row_bytes": row_bytes}
+        theirs = Cover(OWNER, model, "float16", lambda _: False)
+        theirs.load(ROOT.key, chunk(1, **sound))
+        assert not theirs.flaws
 
     def test_other_records_and_what_is_kept(self) -> None:
         found = cover((ROOT, chunk(1)), keep=True)
@@ -94,6 +104,21 @@ class TestCover:
         kept = found.chunks[ROOT].chunk
         assert kept is not None
         assert keys_of(kept) == ["a", "bc"]
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-6), ("float16", 2.0**-11), ("bfloat16", 2.0**-8)])
+def test_h_and_c_are_given_as_float32(dtype: StateDtype, most: float) -> None:
+    model = make_model(SCALINGS["none"])
+    backend = make_backend("cpu", model.parameters, row_layout(model, dtype), 2)
+    oracle, x = Oracle(model.parameters), np.array([[0.3, -0.7], [1.5, 0.2]], np.float32)
+    backend.step(np.array([1, 0]), x, np.zeros((2, 3), np.float32), 2)
+    columns = columns_of(model, backend.arena, dtype)
+    for slot in (0, 1):
+        oracle.event(slot, x[1 - slot])
+        for k, (h, c) in enumerate(oracle.state(slot)):
+            for name, true in ((f"h_{k}", h), (f"c_{k}", c)):
+                assert columns[name].dtype == np.float32
+                np.testing.assert_allclose(columns[name][slot], true, rtol=1.01 * most, atol=1e-6)
 
 
 @pytest.mark.parametrize("window", [0, 6])
@@ -115,7 +140,7 @@ def test_columns_are_what_the_streams_have_seen(scaling: str, window: int) -> No
         forecaster = Forecaster(model, ForecasterSettings(max_streams=8), executor)
         yhat = forecaster.forecast(batch).yhat[: len(streams)].copy()
     slots = forecaster.slots.slots_of(forecaster.partition_index("events", 0))
-    columns = columns_of(model, forecaster.backend.arena[slots])
+    columns = columns_of(model, forecaster.backend.arena[slots], "float32")
     assert columns["n_seen"].tolist() == [4, 9]
     assert columns["last_ts"].tolist() == [1_003, 1_012]
     assert columns["x"].tolist() == x[[3, 12]].tolist()

@@ -358,7 +358,7 @@ def test_an_empty_first_assignment_is_not_yet_that_of_a_standby(tmp_path: Path) 
     assert standby.progress.phase is Phase.RUNNING
 
 
-@pytest.mark.parametrize("kinds", [("model",), ("gap",), ("abi", "gap"), ("corrupt", "model")])
+@pytest.mark.parametrize("kinds", [("model",), ("gap",), ("abi", "gap"), ("corrupt", "model"), ("dtype",)])
 @pytest.mark.parametrize("on_gap", ["fail", "warm"])
 @pytest.mark.parametrize("on_model_change", ["fail", "warm"])
 def test_each_problem_of_a_restore_asks_for_its_own_setting(
@@ -366,7 +366,7 @@ def test_each_problem_of_a_restore_asks_for_its_own_setting(
 ) -> None:
     daemon = Daemon(tmp_path, snapshot={"topic": "snapshots", "on_gap": on_gap, "on_model_change": on_model_change})
     problems = [Problem(kind, 1, f"this is {kind}") for kind in kinds]
-    if on_model_change == "fail" and {"model", "abi"} & {*kinds}:
+    if on_model_change == "fail" and {"model", "abi", "dtype"} & {*kinds}:
         with pytest.raises(ConfigError, match=r'snapshot.on_model_change = "warm"'):
             daemon.ownership._goes_on_warm(ONE, problems)
         return

@@ -69,14 +69,17 @@ def produce(bootstrap: str, topic: str, lines: list[list[str]]) -> None:
 
 
 @pytest.mark.kafka
-@pytest.mark.parametrize("name", MODELS)
-def test_daemon_and_file_give_the_same_bytes(name: str, kafka: str, tmp_path: Path) -> None:
-    topic = f"same-{name}-{tmp_path.name}"
+@pytest.mark.parametrize(
+    ("name", "dtype"), [*((name, "float32") for name in MODELS), ("carry", "float16"), ("judged", "bfloat16")]
+)
+def test_daemon_and_file_give_the_same_bytes(name: str, dtype: str, kafka: str, tmp_path: Path) -> None:
+    topic = f"same-{name}-{dtype}-{tmp_path.name}"
     create_topics(kafka, [topic], PARTITIONS)
     lines = partition_lines()
     produce(kafka, topic, lines)
     model = write_model(tmp_path / "model.safetensors", name)
-    with daemon(kafka, model, topic, PARTITIONS, {"commit.interval_ms": 10, "engine.threads": 2}) as running:
+    given = {"commit.interval_ms": 10, "engine.threads": 2, "engine.state_dtype": dtype}
+    with daemon(kafka, model, topic, PARTITIONS, given) as running:
         running.wait_for("streamlstm_events_total", sum(map(len, lines)))
         assert running.stop() == 0
         forecasts = read_all(kafka, running.output, PARTITIONS)
@@ -86,6 +89,7 @@ def test_daemon_and_file_give_the_same_bytes(name: str, kafka: str, tmp_path: Pa
         source.write_text("\n".join(values))
         command = ["forecast", "--model", model, "--input", source, "--output", output, "--dead-letters", bad]
         command += ["--topic", topic, "--partition", partition, "--batch-size", 7]
+        command += ["--set", f"engine.state_dtype={dtype}"]
         assert outcome([str(part) for part in command]) == 0
         written = [message.value() for message in forecasts if message.partition() == partition]
         assert written == output.read_bytes().splitlines()
@@ -95,8 +99,8 @@ def test_daemon_and_file_give_the_same_bytes(name: str, kafka: str, tmp_path: Pa
         assert [letter["value"].encode() for letter in refused] == [message.value() for message in here]
 
 
-@pytest.mark.parametrize("name", ["running", "judged"])
-def test_batches_and_threads_change_no_byte(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "dtype"), [("running", "float32"), ("judged", "float32"), ("running", "bfloat16")])
+def test_batches_and_threads_change_no_byte(name: str, dtype: str, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model.safetensors", name)
     source = tmp_path / "in.jsonl"
     source.write_text("\n".join(line for values in partition_lines() for line in values))
@@ -104,7 +108,7 @@ def test_batches_and_threads_change_no_byte(name: str, tmp_path: Path) -> None:
     for batch_size, threads in ((1, 1), (2, 1), (7, 2), (500, 2), (100_000, 1)):
         output = tmp_path / "out.jsonl"
         command = ["forecast", "--model", model, "--input", source, "--output", output]
-        command += ["--batch-size", batch_size, "--threads", threads]
+        command += ["--batch-size", batch_size, "--threads", threads, "--set", f"engine.state_dtype={dtype}"]
         assert outcome([str(part) for part in command]) == 0
         outputs.add(output.read_bytes())
     assert len(outputs) == 1

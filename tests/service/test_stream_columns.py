@@ -20,7 +20,7 @@ def served(model: object, events: int) -> tuple[Forecaster, np.ndarray]:
 def test_the_history_is_in_the_order_of_time() -> None:
     for events in (1, 7, 44, 45, 200):
         forecaster, walk = served(make_featured(), events)
-        found = columns_of(forecaster.model, forecaster.backend.arena[:1])
+        found = columns_of(forecaster.model, forecaster.backend.arena[:1], "float32")
         length = forecaster.layout.history
         known = min(events, length)
         assert found["history"].shape == (1, length)
@@ -33,7 +33,7 @@ def test_the_history_is_in_the_order_of_time() -> None:
 
 def test_judgements_are_given_by_horizon() -> None:
     forecaster, _ = served(make_featured(guard=True, level=0.9), 300)
-    found = columns_of(forecaster.model, forecaster.backend.arena[:1])
+    found = columns_of(forecaster.model, forecaster.backend.arena[:1], "float32")
     assert found["mean_error"].shape == found["below"].shape == found["above"].shape == (1, 3)
     assert (found["mean_error"] > 0.1).all()
     assert found["mean_error"][0, 2] > found["mean_error"][0, 0]  # seven steps ahead are harder than one
@@ -41,9 +41,10 @@ def test_judgements_are_given_by_horizon() -> None:
     (row,) = json_rows(found)
     assert orjson.loads(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY))["history"][-1] > 900
     guarded = served(make_featured(guard=True), 300)[0]
-    assert "below" not in columns_of(guarded.model, guarded.backend.arena[:1])
+    assert "below" not in columns_of(guarded.model, guarded.backend.arena[:1], "float32")
 
 
 def test_models_without_have_none() -> None:
     forecaster, _ = served(make_model(SCALINGS["none"]), 20)
-    assert not {"history", "mean_error", "below"} & columns_of(forecaster.model, forecaster.backend.arena[:1]).keys()
+    found = columns_of(forecaster.model, forecaster.backend.arena[:1], "float32")
+    assert not {"history", "mean_error", "below"} & found.keys()

@@ -69,6 +69,7 @@ CASES: list[tuple[str, dict, dict, tuple, list[str], str]] = [
     ("another group's", TAGS, {L0: Flaw("foreign", "x")}, (120, 90, 200), ["foreign"], "snapshot topic of its own"),
     ("another model's", {}, {ROOT: Flaw("model", "x")}, (120, 90, 200), ["model"], "1 of 1 chunks are of another"),
     ("another version's", {}, {ROOT: Flaw("abi", "x")}, (120, 90, 200), ["abi"], "rows of another version"),
+    ("in another dtype", {}, {ROOT: Flaw("dtype", "x")}, (120, 90, 200), ["dtype"], "another engine.state_dtype"),
     ("moved back", TAGS, {}, (110, 90, 200), ["ahead"], "that of offset 120, but the group has committed 110"),
     ("offset gone", TAGS, {}, (None, 90, 200), ["ahead"], "the group has no committed offset"),
     ("retention", TAGS, {}, (120, 91, 200), ["gap"], "from offset 90 on are needed, but the log holds 91 to 200"),
@@ -110,7 +111,7 @@ def test_without_any_chunk_everything_begins_anew_with_the_next_event() -> None:
     assert plan({}, {}, 120, 0, 200) == (set(), {ROOT}, 120, 120)
 
 
-@pytest.mark.parametrize("kind", ["foreign", "model", "abi"])
+@pytest.mark.parametrize("kind", ["foreign", "model", "abi", "dtype"])
 def test_what_is_somebody_elses_spoils_all(kind: str) -> None:
     assert plan({L1: 120}, {L0: Flaw(kind, "x")}, 130, 0, 200) == (set(), {ROOT}, 130, 130)  # type: ignore[arg-type]
 

@@ -1,5 +1,7 @@
 """Chunks there and back; and whatever happens to their bytes, they are refused, or whole."""
 
+from dataclasses import replace
+
 import crc32c
 import numpy as np
 import orjson
@@ -7,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from streamlstm.kernels.layout import STATE_DTYPES
 from streamlstm.state.snapshot import (
     HASH_BITS,
     MAGIC,
@@ -26,7 +29,7 @@ HEADERS = st.builds(
     Header, group=st.text(max_size=9), topic=st.text(max_size=9), partition=st.integers(0, (1 << 31) - 1),
     offset=st.integers(0, (1 << 63) - 1), leader_epoch=st.integers(-1, (1 << 31) - 1), model=st.text(max_size=9),
     abi=st.integers(0, (1 << 31) - 1), watermark=st.none() | INT64, degraded_until=st.none() | INT64,
-    streams=st.integers(0, 20), row_bytes=st.integers(1, 130),
+    streams=st.integers(0, 20), row_bytes=st.integers(1, 130), state_dtype=st.sampled_from(STATE_DTYPES),
 )  # fmt: skip
 LEAVES = st.integers(0, HASH_BITS).flatmap(
     lambda depth: st.builds(Leaf, st.just(depth), st.integers(0, (1 << depth) - 1))
@@ -69,6 +72,8 @@ def test_the_bytes_of_a_chunk() -> None:
             "row_bytes": 64,
         }
     )  # fmt: skip
+    assert text == HEADER.to_json()
+    assert replace(HEADER, state_dtype="float16").to_json() == text[:-1] + b',"state_dtype":"float16"}'
     content = b"SLSTATE1" + len(text).to_bytes(4, "little") + text + b"\1\0\0\0\2\0" + b"abc" + bytes(192)
     assert value == sealed(content)
 
@@ -151,6 +156,8 @@ def test_a_whole_value_with_a_strange_header_is_refused_or_as_it_says(
         ({"streams": 4}, "4 streams that end at byte"),
         ({"streams": 100_000}, "100000 key lengths that end at byte"),
         ({"row_bytes": 0}, "header: row_bytes: found 0"),
+        ({"state_dtype": "int8"}, "header: state_dtype: found 'int8'"),
+        ({"state_dtype": ["float16"]}, "header: state_dtype: found"),
         ({"more": 1}, "header: expected an object with the fields abi, degraded_until"),
     ],
 )
