@@ -28,6 +28,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from streamlstm.errors import InvariantError
+
 LINE = 64  # bytes of a cache line
 WORD = 8
 FLOAT = 4
@@ -85,6 +87,10 @@ class Layout:
     history: int = 0
     judge: int = 0
     state_dtype: StateDtype = "float32"
+
+    def __post_init__(self) -> None:
+        if self.window and self.state_dtype != "float32":
+            raise InvariantError(f"a row with a window holds no state as {self.state_dtype}")
 
     @property
     def dtype_code(self) -> int:

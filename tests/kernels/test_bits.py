@@ -20,7 +20,7 @@ from reference import random_parameters
 from streamlstm.engine.backend import CpuBackend, row_layout
 from streamlstm.kernels.half import as_float32
 digest = hashlib.sha256()
-for inputs, hidden, outputs in ((1, (50,), 1), (3, (64, 28, 9), 5)):
+for inputs, hidden, outputs in ((1, (50,), 1), (3, (64, 28, 9), 5), (1, (48, 16), 1)):
     for window, dtype in ((0, "float32"), (3, "float32"), (0, "float16"), (0, "bfloat16")):
         parameters = random_parameters(np.random.default_rng(0), inputs, hidden, outputs)
         backend = CpuBackend(parameters, row_layout(parameters, window, state_dtype=dtype), 80)
@@ -31,7 +31,7 @@ for inputs, hidden, outputs in ((1, (50,), 1), (3, (64, 28, 9), 5)):
             backend.step(slots, x, y, batch)
             digest.update(y.tobytes())
         digest.update(backend.arena.tobytes())
-        if dtype != "float32" and len(hidden) == 3:  # whatever bits a row has: subnormal numbers, infinities, NaN
+        if dtype != "float32" and hidden == (48, 16):  # any bits, as no block has padding: that stays zero
             backend.arena[:, : backend.layout.state_bytes] = rng.integers(0, 256, (80, backend.layout.state_bytes))
             backend.step(np.arange(80), np.zeros((80, inputs), np.float32), np.zeros((80, outputs), np.float32), 80)
             state = as_float32(backend.arena[:, : backend.layout.state_bytes], dtype)

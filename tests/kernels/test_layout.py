@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from reference import random_parameters
 
-from streamlstm.errors import ModelFileError
+from streamlstm.errors import InvariantError, ModelFileError
 from streamlstm.kernels import packing
 from streamlstm.kernels.cell import LOG2E
 from streamlstm.kernels.layout import LINE, Layout, blocks, padded, workspace_bytes, workspace_parts
@@ -60,6 +60,14 @@ def test_flops_counts_multiplications_and_additions() -> None:
     assert Layout(1, (50,), 1).flops == 2 * 4 * 50 * 51 + 2 * 50
     assert Layout(8, (64, 32), 12).flops == 2 * 4 * (64 * 72 + 32 * 96) + 2 * 12 * 32
     assert Layout(1, (50,), 1, window=10).flops == 10 * 2 * 4 * 50 * 51 + 2 * 50
+
+
+def test_only_a_carried_state_has_a_dtype() -> None:
+    halved = Layout(2, (64, 32), 1, moments=4, state_dtype="bfloat16")
+    assert (halved.carried_bytes, halved.state_bytes, halved.header_offset) == (768, 384, 384)
+    assert halved.without_state.state_dtype == "bfloat16"
+    with pytest.raises(InvariantError, match="bfloat16"):
+        Layout(1, (50,), 1, window=3, state_dtype="bfloat16")
 
 
 def test_workspace_parts_are_aligned_and_complete() -> None:
