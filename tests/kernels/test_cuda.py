@@ -76,5 +76,7 @@ def test_the_prediction_of_memory_parts_host_and_device() -> None:
     assert there.device[0].per_stream == 416
     assert there.device[0].total == 416_000_000
     assert here.resident_bytes - there.resident_bytes > 300_000_000
+    half = predict(load(None, {}, ["engine.backend=cuda", "engine.state_dtype=float16"]), model)
+    assert half.device[0].per_stream == 224  # 104 numbers, in whole sectors
     assert "on the GPU" in str(there)
     assert "on the GPU" not in str(here)
