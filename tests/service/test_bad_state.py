@@ -440,7 +440,7 @@ def test_another_state_dtype(stage: Stage, capfd: pytest.CaptureFixture[str]) ->
     told = capfd.readouterr().err
     assert "hold the state by another engine.state_dtype" in told
     assert "expected float16, found float32" in told
-    assert 'snapshot.on_model_change = "warm"' in told
+    assert "snapshot.on_model_change" in told
     stage.write()
     with stage.life() as running:  # the refusal has changed nothing
         running.wait_for("streamlstm_events_total", 2 * STREAMS)
