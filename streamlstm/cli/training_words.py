@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from streamlstm.service.learn import Learned as LearnedByTutorial
     from streamlstm.training.auto import Event, Learned, Tried
     from streamlstm.training.periods import Periods
-    from streamlstm.training.tail import Scores
+    from streamlstm.training.tail import Floats, Scores
 
 
 class Words:
@@ -77,8 +77,8 @@ def verdict(learned: "Learned") -> Iterator[str]:
     yield from (f"  {line}" for line in aligned(names, rows))
     if not scores.mean < 0:
         yield (
-            "this model is no better than repeating the last value: nothing in this past tells what comes next. Serve "
-            "it with its guard, which then repeats the last value, or don't serve it"
+            "this model is no better than repeating the last value there. Serve it with its guard, which then repeats "
+            "the last value, or don't serve it"
         )
 
 
@@ -109,8 +109,11 @@ def _events(scores: "Scores") -> str:
     return f"{scores.events:,} events of {scores.streams:,} stream{'' if scores.streams == 1 else 's'}"
 
 
-def _ratios(values: object) -> list[str]:
-    return [f"{value:.3f}" for value in values]  # type: ignore[attr-defined]
+def _ratios(values: "Floats") -> list[str]:
+    """-: the tails are too short for that horizon."""
+    from math import isfinite
+
+    return [f"{value:.3f}" if isfinite(value) else "-" for value in values.tolist()]
 
 
 def _mean(tried: "Tried") -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -230,7 +231,8 @@ def _origin(history: History, learned: Learned, options: AutoOptions) -> dict[st
 
 
 def _by_horizon(scored: tuple[int, ...], scores: Scores) -> str:
-    return ", ".join(f"{horizon}: {value:.4f}" for horizon, value in zip(scored, scores.model.tolist(), strict=True))
+    ratios = zip(scored, scores.model.tolist(), strict=True)
+    return ", ".join(f"{horizon}: {value:.4f}" for horizon, value in ratios if isfinite(value))
 
 
 @contextmanager

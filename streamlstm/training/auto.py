@@ -169,7 +169,9 @@ def _choice(tried: list[Tried]) -> Lags:
 
 def _at(scores: Scores, horizons: tuple[int, ...], scored: tuple[int, ...]) -> Scores:
     places = [horizons.index(horizon) for horizon in scored]
-    return replace(scores, model=scores.model[places], seasonal=scores.seasonal[places])
+    return replace(
+        scores, model=scores.model[places], seasonal=scores.seasonal[places], counts=scores.counts[places]
+    )  # fmt: skip
 
 
 def _advances(

@@ -39,19 +39,27 @@ class Tail:
 
 @dataclass(frozen=True)
 class Scores:
-    """MAE over that of the naive forecast, for each horizon the geometric mean over streams, [O] each; and for how many
-    streams and events.
+    """MAE over that of the naive forecast, for each horizon the geometric mean over streams, [O] each; NaN where no
+    tail reaches as far. counts int64 [O]: events; streams: scored at any horizon.
     """
 
     model: Floats
     seasonal: Floats
+    counts: Int64s
     streams: int
-    events: int
+
+    @property
+    def events(self) -> int:
+        """At the first horizon."""
+        return int(self.counts[0])
 
     @property
     def mean(self) -> float:
-        """Of the logarithms, over horizons: what choices go by; below 0 is better than naive. NaN: nothing to score."""
-        return float(np.log(self.model).mean()) if self.streams else np.nan
+        """Of the logarithms, over the events of all horizons: what choices go by; below 0 is better than naive. NaN:
+        nothing to score.
+        """
+        known = np.isfinite(self.model)
+        return float(np.average(np.log(self.model[known]), weights=self.counts[known])) if self.streams else np.nan
 
 
 def tail_of(past: Past, begin: Int64s) -> Tail:
@@ -102,5 +110,6 @@ def _scores(errors: Floats, counts: Int64s) -> Scores:
     for k in (0, 2):
         logs = np.log(np.maximum(errors[:, :, k], _SMALLEST * naive), out=np.zeros_like(naive), where=scored)
         logs -= np.log(naive, out=np.zeros_like(naive), where=scored)
-        ratios.append(np.exp(logs.sum(axis=0) / np.maximum(scored.sum(axis=0), 1)))
-    return Scores(ratios[0], ratios[1], streams, int(counts[:, 0].sum()))
+        several = scored.sum(axis=0)
+        ratios.append(np.where(several > 0, np.exp(logs.sum(axis=0) / np.maximum(several, 1)), np.nan))
+    return Scores(ratios[0], ratios[1], counts.sum(axis=0), streams)

@@ -109,6 +109,19 @@ def test_what_cannot_be_learned_is_said(tmp_path: Path) -> None:
     assert float(load(tmp_path / "m").origin["tail_rel_mae"].split(": ")[1]) < 1.05
 
 
+def test_what_the_tail_is_too_short_for_is_not_told(tmp_path: Path) -> None:
+    """12 rows of the tail hold no forecast of 24 steps to anything."""
+    walk = np.cumsum(np.random.default_rng(1).normal(size=60))
+    found = train(write_csv(tmp_path / "p.csv", {"a": walk}), "-o", tmp_path / "m", "--horizon", 24, *SMALL)
+    assert found.exit_code == 0, found.output
+    told = [line.split() for line in (found.stderr + found.stdout).splitlines()]
+    rows = [line for line in told if line[:2] in (["this", "model"], ["seasonal", "naive"]) or line[:1] == ["short"]]
+    assert len(rows) == 3
+    assert all("-" in row for row in rows)
+    assert "nan" not in found.output
+    assert "24: " not in load(tmp_path / "m").origin["tail_rel_mae"]
+
+
 def test_a_network_that_adds_nothing_is_left_out(tmp_path: Path) -> None:
     """A straight line has nothing left over."""
     found = train(write_csv(tmp_path / "p.csv", {"a": np.arange(400.0)}), "-o", tmp_path / "m", *SMALL)

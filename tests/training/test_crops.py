@@ -131,6 +131,16 @@ def test_scores_are_those_of_a_run_over_the_whole_stream() -> None:
     assert np.allclose(found.seasonal, expected[:, 1], rtol=1e-6)
 
 
+def test_horizons_beyond_the_tails_have_no_score_and_no_say() -> None:
+    past = made()
+    base = Base(LAGS, (1, 3, 30), np.vstack([SKIP, SKIP[:1]]))
+    found = score(past, tail_of(past, past.start[1:] - np.array([15, 6, 1])), base, None, period=4)
+    assert found.counts.tolist() == [14 + 5, 12 + 3, 0]
+    assert np.isnan(found.model[2])
+    assert np.isnan(found.seasonal[2])
+    assert found.mean == pytest.approx((19 * np.log(found.model[0]) + 15 * np.log(found.model[1])) / 34)
+
+
 def test_too_many_streams_are_thinned_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.tile(np.arange(60.0), 100)
     past = past_of(x, np.empty((6000, 0), np.float32), np.arange(0, 6001, 60))
