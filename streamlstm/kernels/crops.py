@@ -42,19 +42,20 @@ def cut_rows(
     lags: Int64s, horizons: Int64s, limit: float, joined: Floats, known: NDArray[np.bool_],
 ) -> None:  # fmt: skip
     """One row of a regression for each of n rows: joined [n, L + O], u of every lag within `limit`, then the targets
-    (x_{t+h} - x_t) / s_t; known [n]: all targets lie before stop[s] and there is a unit.
+    (x_{t+h} - x_t) / s_t, 0 from stop[s] on; known [n]: a target lies before it, and there is a unit.
     """
     L = len(lags)
     for n in range(len(row)):
         s, t = stream[n], row[n]
-        known[n] = t + horizons[-1] < stop[s] and unit[t] > 0.0
+        known[n] = t + horizons[0] < stop[s] and unit[t] > 0.0
         if not known[n]:
             joined[n] = 0.0
             continue
         for j in range(L):
             joined[n, j] = within(difference(x, held, start[s], t, lags[j]) / unit[t], limit)
         for k in range(len(horizons)):
-            joined[n, L + k] = (x[t + horizons[k]] - x[t]) / unit[t]
+            h = horizons[k]
+            joined[n, L + k] = (x[t + h] - x[t]) / unit[t] if t + h < stop[s] else 0.0
 
 
 @compiled

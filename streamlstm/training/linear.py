@@ -16,6 +16,7 @@ Int64s = NDArray[np.int64]
 
 CLIP = 50.0  # units: beyond, a lagged value says no more
 _RIDGE = 1e-5  # of the number of rows
+_DOUBT = 3.0  # rows, of units, that tell nothing: so much has to be outweighed where rows are few
 _FLOOR = 0.1  # of the median residual: below, a row weighs no more
 
 
@@ -45,11 +46,11 @@ def fit_linear(
     The horizons are fitted each on its own, by the threads of `executor`.
     """
     most = effort.rows_for(len(lags.lags), len(horizons))
-    joined = rows_of(past, stop, lags, horizons, most, CLIP, random)
+    joined, known = rows_of(past, stop, lags, horizons, most, CLIP, random)
     L = len(lags.lags)
 
     def fit(k: int) -> Floats:
-        return _least_absolute(joined, L, L + k, effort.iterations)
+        return _least_absolute(joined[: known[k]], L, L + k, effort.iterations)
 
     fits = executor.map(fit, range(len(horizons))) if executor else map(fit, range(len(horizons)))
     return np.array(list(fits)).astype(np.float32).astype(np.float64)  # as it will be served
@@ -62,7 +63,7 @@ def _least_absolute(joined: Floats, columns: int, target: int, iterations: int) 
     for _ in range(iterations if n else 0):
         weighted_gram(joined, columns, target, weight, scratch, gram)
         solution = np.empty(columns)
-        if not solve(gram, _RIDGE * n, solution):
+        if not solve(gram, _RIDGE * n + _DOUBT, solution):
             break
         found = solution
         residuals(joined, columns, target, found, residual)

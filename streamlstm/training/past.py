@@ -80,13 +80,14 @@ def rows_of(
     most: int,
     limit: float,
     random: np.random.Generator,
-) -> Floats:
-    """Rows of a regression, [n, L + O]: u of every lag within `limit`, then the targets in units of the stream.
+) -> tuple[Floats, Int64s]:
+    """Rows of a regression, [n, L + O]: u of every lag within `limit`, then the targets in units of the stream; and how
+    many of the rows, from the first on, know the target of each horizon [O].
 
-    All rows before `stop` [S] whose targets lie before it too, or `most` of them, spread evenly.
+    All rows before `stop` [S] with a target that lies before it too, or `most` of them, spread evenly.
     """
     first = first_rows(past, stop, lags)
-    counts = np.maximum(stop - horizons[-1] - first, 0)
+    counts = np.maximum(stop - horizons[0] - first, 0)
     ends = np.cumsum(counts)
     total = int(ends[-1])
     place = (
@@ -94,12 +95,18 @@ def rows_of(
     )
     stream = np.searchsorted(ends, place, side="right")
     row = first[stream] + place - (ends - counts)[stream]
+    # short streams would lose most of their rows if each had to reach the longest horizon
+    reach = np.minimum(stop[stream] - 1 - row, horizons[-1])
+    order = np.argsort(-reach, kind="stable")
+    stream, row, reach = stream[order], row[order], reach[order]
     joined, known = np.empty((len(row), len(lags.lags) + len(horizons))), np.empty(len(row), np.bool_)
     cut_rows(
         past.x, past.held, past.unit, past.start, stop, stream, row, np.array(lags.lags),
         np.array(horizons), limit, joined, known,
     )  # fmt: skip
-    return joined if known.all() else joined[known]
+    if not known.all():
+        joined, reach = joined[known], reach[known]
+    return joined, np.searchsorted(-reach, -np.array(horizons), side="right")
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,6 +58,28 @@ def test_an_autoregression_is_found() -> None:
     assert found[0] == pytest.approx([0.3, 0.0, 0.05], abs=0.05)
 
 
+def test_few_rows_do_not_learn_their_noise() -> None:
+    """What comes next in a random walk is the last value: twelve lags of 30 rows must not say much else."""
+    lags, errors, naive = Lags("many", tuple(range(1, 13)), (0,)), 0.0, 0.0
+    for seed in range(20):
+        x = np.cumsum(np.random.default_rng(seed).normal(size=400))
+        past = past_of(x, np.empty((400, 0), np.float32), np.array([0, 400]))
+        skip = fit_linear(past, np.array([45]), lags, (1, 24), np.random.default_rng(0), Effort())[0]
+        t = np.arange(45, 399)
+        d = np.stack([x[t - lag] - x[t] for lag in lags.lags], 1)
+        errors += float(np.abs(x[t + 1] - x[t] - d @ skip).sum())
+        naive += float(np.abs(x[t + 1] - x[t]).sum())
+    assert errors < 1.25 * naive
+
+
+def test_a_near_horizon_learns_from_rows_that_do_not_reach_the_far_one() -> None:
+    """30 rows, the far horizon 24 steps away: one step ahead is fitted as if it were alone."""
+    past = autoregression(30)
+    alone = fit_linear(past, past.start[1:], LAGS, (1,), np.random.default_rng(0), Effort())
+    both = fit_linear(past, past.start[1:], LAGS, (1, 24), np.random.default_rng(0), Effort())
+    assert np.allclose(both[0], alone[0], rtol=1e-5)
+
+
 def test_threads_and_their_number_change_no_bit() -> None:
     past = autoregression(3000)
     alone = fit(past)
