@@ -72,7 +72,7 @@ def _contrast(correlation: Floats, period: int) -> float:
 
 
 def _autocorrelation(past: Past, stop: Int64s) -> tuple[Floats, int]:
-    """(mean over streams at each lag from 0 on, number of differences that it comes from)."""
+    """(mean over the streams at each lag from 0 on, number of differences that it comes from)."""
     lengths = np.minimum(stop - past.start[:-1], MOST_ROWS)
     usable = np.flatnonzero(lengths >= 2 * _CYCLES + 2)
     chosen = usable[np.linspace(0, len(usable) - 1, min(len(usable), MOST_STREAMS)).astype(int)] if len(usable) else []
@@ -84,9 +84,10 @@ def _autocorrelation(past: Past, stop: Int64s) -> tuple[Floats, int]:
             total[: len(own)] += own
             streams[: len(own)] += 1.0
             count += int(lengths[s])
-    # lags that only a few of the streams are long enough for say nothing about the rest
-    common = streams >= 0.5 * streams.max(initial=1.0)
-    return np.where(common, total / np.maximum(streams, 1.0), 0.0), count
+    # lags that only a few of the streams are long enough for say nothing about the rest; where some are too short they
+    # count as streams that don't repeat, or a lag would gain by losing those
+    most = streams.max(initial=1.0)
+    return np.where(streams >= 0.5 * most, total / most, 0.0), count
 
 
 def _own_autocorrelation(x: Floats, longest: int) -> Floats | None:

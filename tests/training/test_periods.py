@@ -76,6 +76,11 @@ def test_streams_of_all_lengths_together() -> None:
     assert found(wave(50, 24), np.zeros(3), wave(400, 24, shift=5), wave(1000, 24, 1.0)).short == 24
 
 
+def test_a_lag_gains_nothing_by_streams_too_short_for_it() -> None:
+    """At lags from 320 on only the regular stream is known: there its correlation alone would be twice the mean."""
+    assert found(wave(1100, 24, 0.5), np.cumsum(RANDOM.normal(size=960))).short == 24
+
+
 def test_nothing_behind_the_stop_is_read() -> None:
     x = wave(1000, 24)
     own, other = past(x), past(np.where(np.arange(1000) < 600, x, 0.0))
