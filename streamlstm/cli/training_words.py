@@ -17,11 +17,13 @@ class Words:
 
     def __init__(self) -> None:
         self._tried: list[Tried] = []
+        self._has_season = False
 
     def of(self, event: "Event") -> Iterator[str]:
         from streamlstm.training.auto import Chosen, Found, Tried
 
         if isinstance(event, Found):
+            self._has_season = event.periods.short > 0
             yield _seasons(event.periods)
         elif isinstance(event, Tried):
             self._tried.append(event)
@@ -39,7 +41,8 @@ class Words:
             [each.lags.name, str(len(each.lags.lags)), *_ratios(each.scores.model), f"{_mean(each):.3f}"]
             for each in self._tried
         ]
-        rows.append(["seasonal naive", "", *_ratios(first.scores.seasonal), ""])
+        if self._has_season:
+            rows.append(["seasonal naive", "", *_ratios(first.scores.seasonal), ""])
         yield from (f"  {line}" for line in aligned(names, rows))
 
     def _why(self, name: str) -> str:
