@@ -23,14 +23,13 @@ from dataclasses import dataclass
 from math import factorial, log
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from streamlstm.kernels.cell import EXP2_Q, EXPONENT_HIGH, LOG2E, ROUND_TO_INTEGER
 from streamlstm.kernels.matmul import element_of, whole_lanes
-from streamlstm.kernels.vector import F32, I64, Builder, SideBySide, Value, Vector, int64
+from streamlstm.kernels.vector import F32, I64, Builder, SideBySide, Value, Vector, function_of, int64
 
 
 @dataclass(frozen=True)
@@ -188,19 +187,11 @@ def _one_minus_square(v: Operations, a: Values) -> Values:
 _SIDE_BY_SIDE = 2
 
 
-def _rows_function(module: ir.Module, element: Value, body: Body, dense: int, strided: int) -> ir.Function:
-    """`body` over rows of units as a function: (rows, units, gates, gate_row, addresses of `dense` arrays [rows][H],
-    then the address and bytes from row to row of each of `strided` others).
+def _emit_rows(builder: Builder, element: Value, body: Body, dense: int, arguments: list[Value]) -> None:
+    """`body` over rows of units. Arguments: rows, units, gates, gate_row, addresses of `dense` arrays [rows][H], then
+    the address and bytes from row to row of each of some others.
     """
-    name = f"streamlstm_{body.__name__}_{element.intrinsic_name}"
-    if name in module.globals:
-        return module.globals[name]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * (4 + dense + 2 * strided)), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    function.attributes.add("nounwind")
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    rows, units, gates, gate_row, *rest = function.args
+    rows, units, gates, gate_row, *rest = arguments
     hidden_bytes = builder.mul(units, int64(4 if element is F32 else 8))
     bases = [builder.add(gates, builder.mul(hidden_bytes, int64(gate))) for gate in range(4)]
     bases += [*rest[:dense], *rest[dense::2]]
@@ -219,8 +210,15 @@ def _rows_function(module: ir.Module, element: Value, body: Body, dense: int, st
         emit(first, _SIDE_BY_SIDE)
     with cgutils.for_range_slice(builder, stop, rows, int64(1), I64) as (last, _):
         emit(last, 1)
-    builder.ret_void()
-    return function
+
+
+def _call_rows(builder: Builder, element: Value, body: Body, dense: int, arguments: list[Value]) -> None:
+    """Call the function that `_emit_rows` writes."""
+    name = f"streamlstm_{body.__name__}_{element.intrinsic_name}"
+    function = function_of(
+        builder.module, name, len(arguments), lambda inner, given: _emit_rows(inner, element, body, dense, given)
+    )
+    builder.call(function, arguments)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -236,7 +234,7 @@ def activate_rows(
     """
 
     def codegen(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-        builder.call(_rows_function(builder.module, element_of(real), _activate, 3, 1), arguments[1:])
+        _call_rows(builder, element_of(real), _activate, 3, arguments[1:])
         return context.get_dummy_value()
 
     return types.void(real, *[types.int64] * 9), codegen
@@ -257,7 +255,7 @@ def differentiate_rows(
     """
 
     def codegen(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-        builder.call(_rows_function(builder.module, element_of(real), _differentiate, 4, 1), arguments[1:])
+        _call_rows(builder, element_of(real), _differentiate, 4, arguments[1:])
         return context.get_dummy_value()
 
     return types.void(real, *[types.int64] * 10), codegen

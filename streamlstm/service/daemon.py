@@ -88,10 +88,11 @@ def run(config: Config, reread: Callable[[], Config]) -> int:
         notifier.starting("loading the model, compiling what the kernel cache lacks")
         if config.metrics.enabled:
             _serve_pages(config, observed, stack)
+        model = load(Path(config.model.path))
         compile_apart()
         if shutdown.requested:
             return 0  # asked while the kernels were compiled: the group never hears of this member
-        pipeline = _build_pipeline(config, counters, observed, stack)
+        pipeline = _build_pipeline(config, model, counters, observed, stack)
         if shutdown.requested:
             return 0
         notifier.starting("connecting to the brokers")
@@ -241,8 +242,7 @@ def _serve_pages(config: Config, observed: Observed, stack: ExitStack) -> None:
     log.info("metrics", extra={"host": config.metrics.host, "port": server.port})
 
 
-def _build_pipeline(config: Config, counters: Counters, observed: Observed, stack: ExitStack) -> Pipeline:
-    model = load(Path(config.model.path))
+def _build_pipeline(config: Config, model: Model, counters: Counters, observed: Observed, stack: ExitStack) -> Pipeline:
     threads = thread_count(config.engine.threads)
     stepping = stack.enter_context(ThreadPoolExecutor(threads, "step"))
     warm_up(config, model, stepping)

@@ -6,7 +6,9 @@ framing of the xerial library, as the Java client does.
 
 import struct
 import zlib
+from collections.abc import Callable
 from enum import IntEnum
+from typing import Any
 
 import lz4.frame
 import snappy
@@ -54,11 +56,12 @@ def decompress(codec: int, section: memoryview, limit: int) -> bytes | memoryvie
         return section
     try:
         if codec == Codec.GZIP:
-            return _gzip(section, limit)
+            return _parts(Codec.GZIP, lambda: zlib.decompressobj(_GZIP_WBITS), limit + 1, section, limit)
         if codec == Codec.SNAPPY:
             return _snappy(bytes(section), limit)
         if codec == Codec.LZ4:
-            return _lz4(section, limit)
+            # Room for what is asked for is set aside at once: the limit's would be mapped and unmapped each time.
+            return _parts(Codec.LZ4, lz4.frame.LZ4FrameDecompressor, _CHUNK, section, limit)
         if codec == Codec.ZSTD:
             return _zstd(section, limit)
     except _UNDECODABLE as error:
@@ -70,46 +73,24 @@ def _too_large(codec: Codec, limit: int) -> UndecodableError:
     return UndecodableError(f"{codec.name.lower()}: decompresses to more than {limit} bytes")
 
 
-def _gzip(section: memoryview, limit: int) -> bytes:
-    """Member by member. What a member hasn't used is copied: so it is fed piece by piece, or thousands of tiny ones
-    would take minutes.
+def _parts(codec: Codec, begin: Callable[[], Any], most: int, section: memoryview, limit: int) -> bytes:
+    """The members of gzip, the frames of lz4, one after the other, at most `most` bytes at a time. What a stream hasn't
+    used it copies: so it is fed piece by piece, or thousands of tiny parts would take minutes.
     """
     plain, size, at = [], 0, 0
     while at < len(section):
-        member = zlib.decompressobj(_GZIP_WBITS)
-        while not member.eof:
-            fed = _next(Codec.GZIP, section, at)
-            plain.append(member.decompress(fed, limit + 1 - size))
+        stream = begin()
+        while not stream.eof:
+            is_hungry = getattr(stream, "needs_input", True)  # zlib's always is: it keeps nothing back below the limit
+            fed = section[at : at + _FED] if is_hungry else b""
+            if is_hungry and not fed:
+                raise UndecodableError(f"{codec.name.lower()}: it ends early")
+            plain.append(stream.decompress(fed, min(most, limit + 1 - size)))
             size += len(plain[-1])
             if size > limit:
-                raise _too_large(Codec.GZIP, limit)
-            at += len(fed) - len(member.unused_data)
+                raise _too_large(codec, limit)
+            at += len(fed) - (len(stream.unused_data or b"") if stream.eof else 0)
     return plain[0] if len(plain) == 1 else b"".join(plain)
-
-
-def _lz4(section: memoryview, limit: int) -> bytes:
-    """Frame by frame, as in `_gzip`. Room for what is asked for is set aside at once: the limit's would be mapped and
-    unmapped each time.
-    """
-    plain, size, at = [], 0, 0
-    while at < len(section):
-        frame = lz4.frame.LZ4FrameDecompressor()
-        while not frame.eof:
-            fed = _next(Codec.LZ4, section, at) if frame.needs_input else b""
-            plain.append(frame.decompress(fed, _CHUNK))
-            size += len(plain[-1])
-            if size > limit:
-                raise _too_large(Codec.LZ4, limit)
-            at += len(fed)
-        at -= len(frame.unused_data or b"")
-    return plain[0] if len(plain) == 1 else b"".join(plain)
-
-
-def _next(codec: Codec, section: memoryview, at: int) -> memoryview:
-    fed = section[at : at + _FED]
-    if not fed:
-        raise UndecodableError(f"{codec.name.lower()}: it ends early")
-    return fed
 
 
 def _zstd(section: memoryview, limit: int) -> bytes:
