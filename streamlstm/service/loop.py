@@ -82,7 +82,7 @@ class Loop:
     def turn(self) -> None:
         """One round: at most one poll, at most one commit begun."""
         self._settle(0.0 if self._behind else self._interval)
-        self.source.hold(self.pending.produced_bytes >= self.config.commit.max_bytes)
+        self.source.hold(self._is_full)
         start = time.perf_counter()
         fetched = self.source.poll(self._poll_ms(), round_bytes(self.config))
         now = time.monotonic()
@@ -125,8 +125,12 @@ class Loop:
         """A commit at most every interval; the first after a quiet time at once."""
         if not self.pending.parts or not self.committer.idle:
             return False
-        full = self.pending.produced_bytes >= self.config.commit.max_bytes
-        return full or now - self.committer.started_at >= self._interval
+        return self._is_full or now - self.committer.started_at >= self._interval
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the next transaction is as large as it may be. Where streams come in numbers, most of it is state."""
+        return self.pending.produced_bytes + self.pipeline.unwritten_bytes >= self.config.commit.max_bytes
 
     def _start_commit(self) -> bool:
         group = self.source.group()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamlstm import __version__
 from streamlstm.config import Config
-from streamlstm.engine.checkpoint import Checkpoint
+from streamlstm.engine.checkpoint import TYPICAL_KEY, Checkpoint
 from streamlstm.engine.forecaster import Forecaster
 from streamlstm.errors import InvariantError
 from streamlstm.events.batch import EventBatch, Reason
@@ -64,12 +64,18 @@ class Pipeline:
         self._replay_until: dict[TopicPartition, int] = {}
         self._leader_epochs: dict[TopicPartition, int] = {}
         self._answers: ForecastBatch | None = None
+        self._new_streams = 0
         self._poison: dict[TopicPartition, list[tuple[int, PoisonReference]]] = {}
 
     @property
     def replaying(self) -> dict[TopicPartition, int]:
         """The events that each partition has still to replay before it is live."""
         return {source: until - self.positions.get(source, until) for source, until in self._replay_until.items()}
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """What the streams that came since the last chunks will take in the next ones, more or less."""
+        return self._new_streams * (self.forecaster.backend.row_bytes + TYPICAL_KEY) if self.checkpoint else 0
 
     def begin(self, source: TopicPartition, position: int, committed: int) -> None:
         """The state of a partition is there, for events from `position` on; those below `committed` have been answered
@@ -120,8 +126,10 @@ class Pipeline:
         with self._timed(Stage.DECODE):
             self._append_all(fetched)
             self.decoder.decode(batch, start, batch.n)
+        before = self.forecaster.n_streams
         with self._timed(Stage.STEP):
             self._answers = self.forecaster.forecast(batch, start)
+        self._new_streams += max(0, self.forecaster.n_streams - before)
         self._move(fetched.positions, pending)
         if pending.since is None and (batch.n > start or self._poison):
             pending.since = now
@@ -204,6 +212,7 @@ class Pipeline:
                     reach("snapshot_taken")
                 if taken:
                     self.unsettled.add(source)
+        self._new_streams = 0
         self.counters.snapshot_chunks = self.checkpoint.chunks
         self.counters.snapshot_bytes = self.checkpoint.chunk_bytes
 

@@ -122,7 +122,8 @@ class Cluster:
 
     def close(self) -> None:
         """Idempotent; requests under way are Lost."""
-        self._connections.close()
+        with suppress(RuntimeError):  # closed already
+            self._connections.run(self._connections.close)  # in the I/O thread, between two steps of a connection
         self._connections._net.close()
 
     def deadline(self, timeout_ms: int | None = None) -> float:

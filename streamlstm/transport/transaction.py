@@ -238,8 +238,7 @@ class Writer:
         now = self._cluster.clock()
         if now >= attempt.deadline:
             self._producer = None
-            writes = after.step in (Step.PRODUCE, Step.ADD_PARTITIONS)
-            for topic in sorted({topic for topic, _ in attempt.outbox.partitions}) if writes else ():
+            for topic in sorted({topic for topic, _ in attempt.outbox.partitions}):
                 if self._cluster.is_missing(topic):
                     raise InputMissingError(f"output topic {topic!r} is not there; last answer: {attempt.why}")
             raise RetryError(f"no outcome of {after.step.name} in {now - attempt.began:.1f} s: {attempt.why}")

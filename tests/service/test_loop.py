@@ -46,6 +46,7 @@ class Brokers:
         self.next = Fetched()
         self.generation = 1
         self.is_stable = True
+        self.is_held = False
         self.rebalances = self.poll_errors = 0
         self.asked_again: list[Partition] = []
         self.coming: frozenset[Partition] = frozenset()
@@ -82,7 +83,8 @@ class Brokers:
     def ask_again(self, partition: Partition) -> None:
         self.asked_again.append(partition)
 
-    def hold(self, is_held: bool) -> None: ...
+    def hold(self, is_held: bool) -> None:
+        self.is_held = is_held
 
     def ends(self) -> dict[Partition, int]:
         return {}
@@ -195,6 +197,26 @@ def test_what_is_committed_is_one_transaction_after_the_other(daemon: Daemon) ->
     daemon.turn()
     assert daemon.brokers.committed[1:] == [{ONE: FIRST + 3}, {TWO: FIRST + 2}]
     assert daemon.pipeline.counters.events == 5
+
+
+def test_a_transaction_is_full_of_streams_that_it_has_to_store(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, commit={"interval_ms": 10, "max_bytes": 65_536}, state={"max_streams": 1_000}).begin()
+    daemon.turn(daemon.read(ONE, FIRST, 1))  # under way while all of the following comes
+    fetches = [daemon.read(ONE, FIRST + k, 1, f"stream-{k}") for k in range(1, 201)]
+    batches = [batch for fetched in fetches for batch in fetched.batches]
+    daemon.brokers.next = Fetched(batches=batches, positions={ONE: FIRST + 201})
+    daemon.loop.turn()
+    assert not daemon.brokers.is_held
+    daemon.loop.turn()
+    assert daemon.brokers.is_held
+    assert daemon.loop.pending.produced_bytes < 65_536
+    daemon.brokers.say()
+    daemon.loop.committer.started_at = 1e18  # it isn't time for a commit
+    daemon.loop.turn()
+    daemon.brokers.say()
+    daemon.loop.turn()
+    assert daemon.brokers.committed[1:] == [{ONE: FIRST + 1}, {ONE: FIRST + 201}]
+    assert not daemon.brokers.is_held
 
 
 def test_a_stale_commit_of_a_partition_that_stays_is_repeated_with_what_follows(daemon: Daemon) -> None:

@@ -192,6 +192,7 @@ class ClusterDouble:
         self.settings = ConnectionSettings(("double:9092",))
         self.now = 0.0
         self.requests: list[str] = []
+        self.missing: set[str] = set()
         self._late: list[Any] = []
 
     def clock(self) -> float:
@@ -213,7 +214,7 @@ class ClusterDouble:
         return True
 
     def is_missing(self, topic: str) -> bool:
-        return False
+        return topic in self.missing
 
     def partitions(self, topic: str) -> int:
         return 4

@@ -10,6 +10,7 @@ from streamlstm.errors import (
     AccessError,
     BatchRefusedError,
     FencedError,
+    InputMissingError,
     InvariantError,
     RetryError,
     StaleGenerationError,
@@ -256,6 +257,16 @@ def test_no_outcome_in_time_is_an_error_and_open_settles_it() -> None:
     writer.open()
     assert not broker.open
     assert broker.committed == {}
+
+
+@pytest.mark.parametrize("fate", [3, "lost", "not sent"])  # 3: unknown topic or partition
+@pytest.mark.parametrize("v2", [False, True])
+def test_a_missing_topic_is_named_wherever_time_runs_out(v2: bool, fate: str | int) -> None:
+    writing = "ProduceRequest" if v2 else "AddPartitionsToTxnRequest"
+    writer, cluster = opened(BrokerDouble(v2), lambda request: fate if type(request).name == writing else "lost")
+    cluster.missing = {"out"}
+    with pytest.raises(InputMissingError, match="output topic 'out' is not there"):
+        writer.commit(written(1), {("in", 0): 1}, MEMBER, timeout_ms=3000)
 
 
 def test_offsets_are_required() -> None:
