@@ -5,7 +5,7 @@ from typing import Any
 
 from kafka.structs import TopicPartition
 
-from streamlstm.transport.connection import partition_buffer
+from streamlstm.transport.consumer import partition_buffer
 from streamlstm.transport.fetched import AbortedTransaction, FetchedBatch, FetchedRun, PartitionBytes, PoisonBatch
 
 BUDGET_UNIT = 1024  # bytes of records

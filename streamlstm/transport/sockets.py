@@ -1,6 +1,6 @@
 """Sockets for kafka-python: plain and TLS, read to where answers stay, connected and greeted within a deadline.
 
-One half of what we repair in kafka-python 3.0; the other half, and the list of both, is in connection.py.
+Part of what we repair in kafka-python 3.0; the list of all of it is in connection.py.
 """
 
 import logging

@@ -26,8 +26,9 @@ from kafka.structs import MemberState, TopicPartition
 from streamlstm.errors import AccessError, ConfigError, FencedError, RetryError
 from streamlstm.transport.access import Permission
 from streamlstm.transport.cluster import Cluster, denied
-from streamlstm.transport.connection import (
-    ACCESS_ERRORS,
+from streamlstm.transport.connection import ACCESS_ERRORS
+from streamlstm.transport.consumer import (
+    close_consumer,
     forget_assignment,
     heartbeat_age,
     heartbeats_stopped,
@@ -248,7 +249,7 @@ class Source:
     def close(self) -> None:
         """Leave the group (a static member stays until its session ends) and stop the I/O thread."""
         try:
-            self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+            close_consumer(self._consumer, CLOSE_TIMEOUT_MS)
         except kafka_errors.KafkaError:
             self.poll_errors += 1
 

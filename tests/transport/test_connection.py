@@ -17,6 +17,7 @@ import pytest
 from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import BaseCoordinator
+from kafka.errors import UnknownBrokerIdError
 from kafka.net.inet import KafkaNetSocket, create_connection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
@@ -31,7 +32,7 @@ from streamlstm.transport.cluster import Cluster, Lost, NotSent
 from streamlstm.transport.settings import ConnectionSettings, SourceSettings
 from streamlstm.transport.source import Source
 from tests.transport.fault_proxy import Api, Fault, FaultProxy, Harm
-from tests.transport.group_members import poll
+from tests.transport.group_members import group_of, poll
 from tests.transport.live import batch, connected, eventually, fresh, make_topic, no_member, produce, read_all, writing
 from tests.transport.test_sockets import Connection
 
@@ -72,6 +73,24 @@ def test_the_faults_that_are_repaired_are_still_there() -> None:
     assert joining.index("if not self.rejoining") < joining.index("Errors.UnknownMemberIdError")
     assert "self.rejoining" not in inspect.getsource(BaseCoordinator.reset_generation)
     assert "raise Errors.CorruptRecordError" in inspect.getsource(Fetcher.PartitionRecords._unpack_records)
+
+
+def test_a_consumer_that_cannot_leave_closes_its_connections(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = make_topic(kafka, 1)
+    with connected(kafka) as cluster:
+        source = Source(cluster, SourceSettings((topic,), fresh("group"), session_timeout_ms=6000))
+        group_of(source)
+        consumer = source._consumer
+        connections = list(consumer._client._manager._conns.values())
+        assert any(each.connected for each in connections)
+
+        def fail(*given: object, **named: object) -> None:
+            raise UnknownBrokerIdError("coordinator-1")
+
+        monkeypatch.setattr(consumer._coordinator, "maybe_leave_group", fail)
+        source.close()
+        assert source.poll_errors == 1
+        assert not any(each.connected for each in connections)
 
 
 def test_the_assignor_claims_what_was_lost() -> None:
