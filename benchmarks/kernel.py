@@ -5,8 +5,10 @@
 
 Hot: random rows among 512, or as many as the batch has, which stay in the caches. Cold: random rows among a million
 streams (262,144 for the larger models), so that nearly every row comes from memory. Multiplications and additions of
-the matrices and the head count as work, activations don't. The peak is a compiled loop of independent FMAs; the roof is
-the time of the work at that peak or, cold, of reading and writing the rows in memory where that is more (roofline.py).
+the matrices and the head count as work, activations don't. The peak is a compiled loop of independent FMAs. The roof is
+the time of all the arithmetic, work at that peak and activations as fast as a loop of nothing else makes them, or,
+cold, of reading and writing the rows in memory where that is more (roofline.py): `activations` is their part of it. It
+says how much of the peak a core can reach: one with twice the FMAs per clock divides no faster.
 Small batches are held to the time that it takes to read the weights once. The kernel and these limits take turns, then
 the kernel and its peers (who cool the caches for each other), all within one process. Medians of CPU time are compared,
 so that a busy machine slows all alike; `fastest` is the fraction from the fastest tenth of the turns, for machines that
@@ -30,7 +32,7 @@ from typing import Any
 import numpy as np
 from figures import Figure, write
 from numpy.typing import NDArray
-from roofline import peak_loop, reading, touching
+from roofline import activation_loop, peak_loop, reading, touching
 
 from streamlstm.engine.backend import CpuBackend, row_layout
 from streamlstm.kernels.compile import cache_status
@@ -73,8 +75,9 @@ CONFIGS = (
 
 @dataclass(frozen=True)
 class Result:
-    """Medians. `fraction` is of this core's FMA peak, `of_roof` of the roofline; `weights` says how many times as long
-    as reading the weights from the caches a small batch takes, `times` how many times as long each peer takes.
+    """Medians. `fraction` is of this core's FMA peak, `of_roof` of the roofline, `activations` their part of its
+    arithmetic; `weights` says how many times as long as reading the weights from the caches a small batch takes,
+    `times` how many times as long each peer takes.
     """
 
     config: str
@@ -87,6 +90,7 @@ class Result:
     fraction_fastest: float
     peak_gflops: float
     of_roof: float
+    activations: float
     weights: float | None
     bar: float | None
     times: dict[str, float]
@@ -246,14 +250,17 @@ def measure(config: Config, streams: int, batch: int, peers: list[str], seconds:
 
     peak, layout, is_cold = peak_loop(), row_layout(parameters), streams == config.cold_streams
     contestants = {name: caller(step) for name, step in steps.items()}
-    limits = {"peak": peak.run, "weights": reading(weight_size(parameters), READS)}
+    activating = activation_loop()
+    limits = {"peak": peak.run, "activations": activating.run, "weights": reading(weight_size(parameters), READS)}
     if is_cold:
         limits["rows"] = touching(layout.row_bytes, streams, batch)
     repeats = {**dict.fromkeys(limits, 1), **dict.fromkeys(contestants, max(1, min(50, 2000 // batch)))}
     times = take_turns({**limits, "streamlstm": contestants["streamlstm"]}, repeats, seconds / 2)
     own, work = times["streamlstm"], layout.flops * batch
     beside = take_turns(contestants, repeats, seconds / 2) if peers else {}
-    at_peak = work * times["peak"].median / peak.flops
+    at_peak = work * times["peak"].median / peak.work
+    units = batch * sum(parameters.hidden)
+    activations = units * times["activations"].median / activating.work
     return Result(
         config=config.name,
         place="cold" if is_cold else "hot",
@@ -262,9 +269,10 @@ def measure(config: Config, streams: int, batch: int, peers: list[str], seconds:
         microseconds=own.median * 1e6,
         steps_per_second=batch / own.median,
         fraction=at_peak / own.median,
-        fraction_fastest=work / own.fastest / (peak.flops / times["peak"].fastest),
-        peak_gflops=peak.flops / times["peak"].median / 1e9,
-        of_roof=max(at_peak, times["rows"].median if is_cold else 0.0) / own.median,
+        fraction_fastest=work / own.fastest / (peak.work / times["peak"].fastest),
+        peak_gflops=peak.work / times["peak"].median / 1e9,
+        of_roof=max(at_peak + activations, times["rows"].median if is_cold else 0.0) / own.median,
+        activations=activations / (at_peak + activations),
         weights=own.median / (times["weights"].median / READS) if batch <= SMALL_BATCH else None,
         bar=bar,
         times={name: beside[name].median / beside["streamlstm"].median for name in peers},
@@ -284,7 +292,7 @@ def row(result: Result, peers: list[str]) -> str:
     return (
         f"| {result.config} | {result.place} | {result.batch} | {result.microseconds:.1f} "
         f"| {result.steps_per_second / 1e6:.3f} | {result.fraction:.1%} | {result.fraction_fastest:.1%} "
-        f"| {bar} | {result.of_roof:.0%} | {weights} |{times}"
+        f"| {bar} | {result.of_roof:.0%} | {result.activations:.0%} | {weights} |{times}"
     )
 
 
@@ -330,10 +338,10 @@ def main() -> None:
     chosen = arguments.configs.split(",")
     results = []
     print(
-        "| I-H-L-O | rows | B | µs | M steps/s | of peak | fastest | bar | of roof | x weights |"
+        "| I-H-L-O | rows | B | µs | M steps/s | of peak | fastest | bar | of roof | activations | x weights |"
         + "".join(f" x {name} |" for name in peers)
     )
-    print("|" + "---|" * (10 + len(peers)))
+    print("|" + "---|" * (11 + len(peers)))
     for config in (config for config in CONFIGS if config.name in chosen):
         for batch in map(int, filter(None, arguments.batches.split(","))):
             bar = config.hot_bar if batch >= 256 else None

@@ -1,7 +1,9 @@
-"""What this core can do at the most: independent FMAs, weights read from the caches, rows read and written in memory.
+"""What this core can do at the most: independent FMAs, activations of cells, weights read from the caches, rows read
+and written in memory.
 
 The roofline of a kernel (Williams, Waterman and Patterson 2009) is the larger of the time that its arithmetic takes at
-the first of these, and the time that its rows take at the last. Compiled loops, measured in the same run as the kernel.
+the first two of these, and the time that its rows take at the last. Compiled loops, measured in the same run as the
+kernel.
 """
 
 from collections.abc import Callable
@@ -13,62 +15,92 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from streamlstm.kernels.cell import cell_state, hidden_state
 from streamlstm.kernels.memory import prefetch
 from streamlstm.kernels.vector import I64, Vector, has_wide_vectors, int64
 
 CHAINS = 12  # independent FMAs in flight: enough for two pipes of latency 5
+CELLS = 8  # independent cells in flight: their latency is hidden as it is in a tile of streams
 AHEAD = 8  # rows that are asked for before they are needed
 LINE = 64
 
 
-def fma_loop(lanes: int) -> Callable[[int], float]:
-    """A compiled loop: `count` rounds of CHAINS independent FMAs of `lanes` float32 each."""
+Emit = Callable[[Vector, list[Any]], list[Any]]
+
+
+def vector_loop(lanes: int, chains: int, width: int, emit: Emit) -> Callable[[int], float]:
+    """A compiled loop of `count` rounds over `chains` independent chains, each of `width` vectors of `lanes` float32
+    that `emit` takes from one round to the next.
+    """
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def multiply_and_add(typingctx: Any, count: Any) -> Any:
+    def loop_over(typingctx: Any, count: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             v = Vector(builder, lanes)
-            factor = v.constant(0.999)
             before, loop = builder.block, builder.append_basic_block("rounds")
             after = builder.append_basic_block("done")
             builder.branch(loop)
             builder.position_at_end(loop)
-            k, sums = builder.phi(I64), [builder.phi(v.type) for _ in range(CHAINS)]
-            k_next, updated = builder.add(k, int64(1)), [v.fma(own, factor, factor) for own in sums]
+            k, own = builder.phi(I64), [[builder.phi(v.type) for _ in range(width)] for _ in range(chains)]
+            k_next, then = builder.add(k, int64(1)), [emit(v, chain) for chain in own]
             builder.cbranch(builder.icmp_signed("<", k_next, arguments[0]), loop, after)
             k.add_incoming(int64(0), before)
             k.add_incoming(k_next, loop)
-            for start, (own, then) in enumerate(zip(sums, updated, strict=True)):
-                own.add_incoming(v.constant(start), before)
-                own.add_incoming(then, loop)
+            for start, (chain, updated) in enumerate(zip(own, then, strict=True)):
+                for value, value_then in zip(chain, updated, strict=True):
+                    value.add_incoming(v.constant(start / chains), before)
+                    value.add_incoming(value_then, loop)
             builder.position_at_end(after)
-            total = updated[0]
-            for own in updated[1:]:
-                total = v.add(total, own)
+            total = v.constant(0.0)
+            for value in (value for chain in then for value in chain):
+                total = v.add(total, value)
             return v.sum_in_halves(total)
 
         return types.float32(types.int64), codegen
 
     @njit
     def rounds(count: int) -> float:
-        return multiply_and_add(count)  # type: ignore[no-any-return]
+        return loop_over(count)  # type: ignore[no-any-return]
 
     return rounds  # type: ignore[no-any-return]
 
 
+def _multiply_and_add(v: Vector, values: list[Any]) -> list[Any]:
+    factor = v.constant(0.999)
+    return [v.fma(values[0], factor, factor)]
+
+
+def _activate(v: Vector, values: list[Any]) -> list[Any]:
+    """A cell whose gates are its own last h, each moved by something else, or LLVM would compute only one of them."""
+    h, c = values
+    t_i, t_f, t_g, t_o = (v.add(h, v.constant(shift)) for shift in (0.1, 0.2, 0.3, 0.4))
+    c_next = cell_state(v, t_i, t_f, t_g, c)
+    return [hidden_state(v, t_o, c_next), c_next]
+
+
 @dataclass(frozen=True)
 class Peak:
-    """A turn of the FMA loop: `run` it, `flops` were done."""
+    """A turn of a loop: `run` it, so much `work` was done."""
 
     run: Callable[[], float]
-    flops: float
+    work: float
 
 
 def peak_loop(rounds: int = 100_000) -> Peak:
+    """Floating-point operations of independent FMAs."""
+    return _loop(rounds, CHAINS, 1, _multiply_and_add, 2.0)
+
+
+def activation_loop(rounds: int = 5_000) -> Peak:
+    """Units of LSTM cells whose gates are there: their activations, c' and h'."""
+    return _loop(rounds, CELLS, 2, _activate, 1.0)
+
+
+def _loop(rounds: int, chains: int, width: int, emit: Emit, work_per_lane: float) -> Peak:
     lanes = 16 if has_wide_vectors() else 8
-    loop = fma_loop(lanes)
+    loop = vector_loop(lanes, chains, width, emit)
     loop(rounds)
-    return Peak(lambda: loop(rounds), 2.0 * rounds * CHAINS * lanes)
+    return Peak(lambda: loop(rounds), work_per_lane * rounds * chains * lanes)
 
 
 @njit
