@@ -16,6 +16,7 @@ Packed weights of a block of `width` units, float32, in reading order (kernels.p
 A block of 4 units holds its four gates in one vector of 16 lanes; other widths use one vector per gate.
 """
 
+from itertools import groupby
 from typing import Any
 
 from llvmlite import ir
@@ -24,7 +25,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from streamlstm.kernels.cell import cell_state, hidden_state
-from streamlstm.kernels.vector import I64, Builder, SideBySide, Value, Vector, function_of, int64
+from streamlstm.kernels.vector import I64, Builder, SideBySide, Value, Vector, function_of, has_wide_vectors, int64
 
 GATES = 4
 STREAMS = (6, 4, 2, 1)  # streams per micro-kernel, largest first
@@ -102,19 +103,36 @@ def _emit(builder: Builder, streams: int, width: int, arguments: list[Value]) ->
     sums, after_inputs = _accumulate(v, x_rows, n_x, after_bias, sums)
     sums, _ = _accumulate(v, h_rows, n_h, after_inputs, sums)
     gates = [[v.part(own[0], gate * width, width) for gate in range(GATES)] for own in sums] if packed else sums
+    _activate(units, gates, [builder.add(row, c_offset) for row in h_rows], out, out_stride)
 
-    pairs = [range(first, min(first + 2, streams)) for first in range(0, streams, 2)]
-    cells: list[Value] = []  # c' of all streams before h' of any: a tenth faster than stream by stream
+
+def _in_twos(groups: list[range]) -> list[list[range]]:
+    return [groups[first : first + 2] for first in range(0, len(groups), 2)]
+
+
+def _activate(units: Vector, gates: list[list[Value]], c_rows: list[Value], out: Value, out_stride: Value) -> None:
+    """c' and h' from gates[stream][gate]. Small blocks of several streams fill one vector, so that what is dear is done
+    once for them all; of whole vectors two are side by side.
+    """
+    builder, width, streams = units.builder, units.lanes, range(len(gates))
+    together = max(1, (16 if has_wide_vectors() else 8) // width)
+    groups = [streams[first : first + together] for first in streams[::together]]
+    pairs = [pair for _, equal in groupby(groups, len) for pair in _in_twos(list(equal))]
+    cells: list[tuple[Vector, list[Value]]] = []  # c' of all before h' of any: a tenth faster than one by one
     for pair in pairs:
-        c_at = [builder.add(h_rows[stream], c_offset) for stream in pair]
-        i, f, g = ([gates[stream][gate] for stream in pair] for gate in range(3))
-        cells += cell_state(SideBySide(units), i, f, g, [units.load(address) for address in c_at])
-        for stream, address in zip(pair, c_at, strict=True):
-            units.store(cells[stream], address)
-    for pair in pairs:
-        for h in hidden_state(SideBySide(units), [gates[stream][3] for stream in pair], [cells[s] for s in pair]):
-            units.store(h, out)
-            out = builder.add(out, out_stride)
+        v = Vector(builder, width * len(pair[0]))
+        i, f, g = ([v.joined([gates[stream][gate] for stream in group]) for group in pair] for gate in range(3))
+        c = [v.joined([units.load(c_rows[stream]) for stream in group]) for group in pair]
+        cells.append((v, cell_state(SideBySide(v), i, f, g, c)))
+        for group, value in zip(pair, cells[-1][1], strict=True):
+            for k, stream in enumerate(group):
+                units.store(v.part(value, k * width, width), c_rows[stream])
+    for pair, (v, c) in zip(pairs, cells, strict=True):
+        o = [v.joined([gates[stream][3] for stream in group]) for group in pair]
+        for group, value in zip(pair, hidden_state(SideBySide(v), o, c), strict=True):
+            for k in range(len(group)):
+                units.store(v.part(value, k * width, width), out)
+                out = builder.add(out, out_stride)
 
 
 def _micro_kernel(module: ir.Module, streams: int, width: int) -> Value:

@@ -143,6 +143,14 @@ class Vector:
         chosen = ir.Constant(ir.VectorType(I32, lanes), list(range(start, start + lanes)))
         return self.builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), chosen)
 
+    def joined(self, parts: list[Value]) -> Value:
+        """The lanes of all parts, one after the other; there are a power of two, each as wide as the others."""
+        while len(parts) > 1:
+            both = ir.Constant(ir.VectorType(I32, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            parts = [self.builder.shuffle_vector(low, high, both) for low, high in pairs]
+        return parts[0]
+
     # -- arithmetic
 
     def add(self, a: Value, b: Value) -> Value:
