@@ -247,7 +247,10 @@ class Commit(Section):
 
     interval_ms: int = setting(100, "Time from one commit to the next; 10 for low latency.", low=1, high=60_000)
     max_bytes: int = setting(
-        16_777_216, "Commit earlier when so many bytes of output are waiting.", low=65_536, high=GIB
+        16_777_216,
+        "Commit earlier when so many bytes of output, or of new streams' state, are waiting.",
+        low=65_536,
+        high=GIB,
     )
     request_timeout_ms: int = setting(5_000, "Deadline of one request to a broker.", low=100, high=300_000)
     transaction_timeout_ms: int = setting(
