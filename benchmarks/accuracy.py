@@ -90,11 +90,13 @@ def product(series: list[Series], seed: int, threads: int) -> list[Floats]:
     """Through the commands, as anybody would."""
     with tempfile.TemporaryDirectory() as folder:
         past, whole, model, answers = (Path(folder, name) for name in ("past.csv", "all.csv", "model", "answers"))
-        _write(past, [own.y[: own.train] for own in series])
-        _write(whole, [own.y for own in series])
+        write_csv(past, [own.y[: own.train] for own in series])
+        write_csv(whole, [own.y for own in series])
         options = ("--horizon", STEPS, "--seed", seed, "--threads", threads)
-        _run("train", past, "-o", model, *options)
-        _run("forecast", "--model", model, "--input", whole, "--output", answers, "--set", "state.max_streams=100000")
+        command("train", past, "-o", model, *options)
+        command(
+            "forecast", "--model", model, "--input", whole, "--output", answers, "--set", "state.max_streams=100000"
+        )
         found = [np.full((len(own.y), STEPS), np.nan) for own in series]
         seen = [0] * len(series)
         with answers.open("rb") as lines:
@@ -107,16 +109,22 @@ def product(series: list[Series], seed: int, threads: int) -> list[Floats]:
     return found
 
 
-def _write(path: Path, values: list[Floats]) -> None:
+def forecast(model: Path, events: Path, answers: Path) -> None:
+    command("forecast", "--model", model, "--input", events, "--output", answers, "--set", "state.max_streams=100000")
+
+
+def write_csv(path: Path, values: list[Floats]) -> None:
+    """Streams 0 and on, by the minute."""
     with path.open("w") as file:
         file.write("stream,ts,value\n")
         for stream, own in enumerate(values):
             file.writelines(f"{stream},{INTERVAL_MS * t},{value!r}\n" for t, value in enumerate(own.tolist()))
 
 
-def _run(*arguments: object) -> None:
-    command = [sys.executable, "-m", "streamlstm", *map(str, arguments)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+def command(*arguments: object) -> None:
+    """Run the program; what it says of its work goes to stderr."""
+    line = [sys.executable, "-m", "streamlstm", *map(str, arguments)]
+    done = subprocess.run(line, check=False, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"streamlstm {' '.join(map(str, arguments))}: exit code {done.returncode}\n{done.stderr}")
     for line in (*done.stderr.splitlines(), *done.stdout.splitlines()):

@@ -8,8 +8,9 @@ weights and must agree on the losses of the first steps, else nothing is measure
 all contestants one step each, again and again.
 
 One thread is compared by CPU time of the process, so that a busy machine slows both alike; more by the clock, since
-threads that wait for each other may or may not burn CPU time: that needs a calm machine. Medians; `fastest` is that of
-the fastest tenth.
+threads that wait for each other may or may not burn CPU time: that needs a calm machine. And each turn then begins with
+a pause and a step that isn't counted: torch's threads go on spinning on their cores when its step is done. Medians;
+`fastest` is that of the fastest tenth.
 """
 
 import argparse
@@ -33,6 +34,8 @@ from streamlstm.training.weights import weights_of
 Step = Callable[[], float]
 Array = NDArray[np.float32]
 CHECKED_STEPS = 3
+SPINNING = 0.05
+"""Seconds after which OpenMP's threads, torch's, have stopped looking for more work and left the other core alone."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,16 @@ def torch_step(net: TorchNet, threads: int, x: Array, y: Array) -> Step:
     return step
 
 
-def take_turns(contestants: list[Step], clock: Callable[[], float], seconds: float) -> list[list[float]]:
-    """Seconds of every turn of each; at least five turns."""
+def take_turns(contestants: list[Step], threads: int, seconds: float) -> list[list[float]]:
+    """Seconds of every turn of each, CPU time where there is one thread; at least five turns."""
+    clock = time.process_time if threads == 1 else time.perf_counter
     times: list[list[float]] = [[] for _ in contestants]
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[0]) < 5:
         for own, call in zip(times, contestants, strict=True):
+            if threads > 1:
+                time.sleep(SPINNING)
+                call()
             start = clock()
             call()
             own.append(clock() - start)
@@ -137,7 +144,7 @@ def measure(config: Config, threads: int, steps: int, batch: int, seconds: float
         losses = [(own(), peer()) for _ in range(CHECKED_STEPS)]
         if not np.allclose(*zip(*losses, strict=True), rtol=1e-4):
             sys.exit(f"{config.name}: torch computes something else than streamlstm: {losses}")
-        times = take_turns([own, peer], time.process_time if threads == 1 else time.perf_counter, seconds)
+        times = take_turns([own, peer], threads, seconds)
     (median, fastest), (torch_median, torch_fastest) = (np.quantile(own, [0.5, 0.1]) * 1e3 for own in times)
     return Result(
         config=config.name,
