@@ -130,7 +130,8 @@ class Loop:
     @property
     def _is_full(self) -> bool:
         """Whether the next transaction is as large as it may be. Where streams come in numbers, most of it is state."""
-        return self.pending.produced_bytes + self.pipeline.unwritten_bytes >= self.config.commit.max_bytes
+        waiting = self.pending.produced_bytes + self.pipeline.unwritten_bytes
+        return bool(self.pending.parts) and waiting >= self.config.commit.max_bytes
 
     def _start_commit(self) -> bool:
         group = self.source.group()

@@ -199,13 +199,19 @@ def test_what_is_committed_is_one_transaction_after_the_other(daemon: Daemon) ->
     assert daemon.pipeline.counters.events == 5
 
 
-def test_a_transaction_is_full_of_streams_that_it_has_to_store(tmp_path: Path) -> None:
-    daemon = Daemon(tmp_path, commit={"interval_ms": 10, "max_bytes": 65_536}, state={"max_streams": 1_000}).begin()
-    daemon.turn(daemon.read(ONE, FIRST, 1))  # under way while all of the following comes
+def crowded(folder: Path) -> Daemon:
+    """It has read an event of each of 200 new streams, while the commit of another was under way."""
+    daemon = Daemon(folder, commit={"interval_ms": 10, "max_bytes": 65_536}, state={"max_streams": 1_000}).begin()
+    daemon.turn(daemon.read(ONE, FIRST, 1))
     fetches = [daemon.read(ONE, FIRST + k, 1, f"stream-{k}") for k in range(1, 201)]
     batches = [batch for fetched in fetches for batch in fetched.batches]
     daemon.brokers.next = Fetched(batches=batches, positions={ONE: FIRST + 201})
     daemon.loop.turn()
+    return daemon
+
+
+def test_a_transaction_is_full_of_streams_that_it_has_to_store(tmp_path: Path) -> None:
+    daemon = crowded(tmp_path)
     assert not daemon.brokers.is_held
     daemon.loop.turn()
     assert daemon.brokers.is_held
@@ -216,6 +222,15 @@ def test_a_transaction_is_full_of_streams_that_it_has_to_store(tmp_path: Path) -
     daemon.brokers.say()
     daemon.loop.turn()
     assert daemon.brokers.committed[1:] == [{ONE: FIRST + 1}, {ONE: FIRST + 201}]
+    assert not daemon.brokers.is_held
+
+
+def test_streams_that_are_lost_hold_nobody_up(tmp_path: Path) -> None:
+    daemon = crowded(tmp_path)
+    daemon.brokers.next = Fetched(lost={ONE, TWO})
+    daemon.loop.turn()
+    assert daemon.brokers.is_held
+    daemon.loop.turn()
     assert not daemon.brokers.is_held
 
 
