@@ -24,7 +24,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,29 +88,36 @@ def seasonal_naive(own: Series) -> Floats:
 
 def product(series: list[Series], seed: int, threads: int) -> list[Floats]:
     """Through the commands, as anybody would."""
-    with tempfile.TemporaryDirectory() as folder:
-        past, whole, model, answers = (Path(folder, name) for name in ("past.csv", "all.csv", "model", "answers"))
-        write_csv(past, [own.y[: own.train] for own in series])
-        write_csv(whole, [own.y for own in series])
-        options = ("--horizon", STEPS, "--seed", seed, "--threads", threads)
-        command("train", past, "-o", model, *options)
-        command(
-            "forecast", "--model", model, "--input", whole, "--output", answers, "--set", "state.max_streams=100000"
-        )
-        found = [np.full((len(own.y), STEPS), np.nan) for own in series]
-        seen = [0] * len(series)
-        with answers.open("rb") as lines:
-            for line in lines:
-                answer = orjson.loads(line)
-                stream = int(answer["stream"])
-                found[stream][seen[stream]] = answer["yhat"]
-                seen[stream] += 1
-    assert seen == [len(own.y) for own in series], "the engine answered another number of events"
+    found = [np.full((len(own.y), STEPS), np.nan) for own in series]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = train(series, folder, seed, threads)
+        for stream, row, answer in answers(model, [own.y for own in series], folder):
+            found[stream][row] = answer["yhat"]
     return found
 
 
-def forecast(model: Path, events: Path, answers: Path) -> None:
-    command("forecast", "--model", model, "--input", events, "--output", answers, "--set", "state.max_streams=100000")
+def train(series: list[Series], folder: Path, seed: int, threads: int) -> Path:
+    """A model of the training parts."""
+    past, model = folder / "past.csv", folder / "model"
+    write_csv(past, [own.y[: own.train] for own in series])
+    command("train", past, "-o", model, "--horizon", STEPS, "--seed", seed, "--threads", threads)
+    return model
+
+
+def answers(model: Path, values: list[Floats], folder: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """The stream, the row of its event, and what the engine answers to it, event by event."""
+    whole, answered = folder / "all.csv", folder / "answers"
+    write_csv(whole, values)
+    command("forecast", "--model", model, "--input", whole, "--output", answered, "--set", "state.max_streams=100000")
+    seen = [0] * len(values)
+    with answered.open("rb") as lines:
+        for line in lines:
+            answer = orjson.loads(line)
+            stream = int(answer["stream"])
+            yield stream, seen[stream], answer
+            seen[stream] += 1
+    assert seen == [len(own) for own in values], "the engine answered another number of events"
 
 
 def write_csv(path: Path, values: list[Floats]) -> None:
@@ -171,26 +178,37 @@ def listed(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return lambda text: [kind(part) for part in text.split(",") if part]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(document: str, sets: list[str]) -> argparse.ArgumentParser:
+    """What to learn from, `sets` unless it is said, and where the figures go."""
+    parser = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
     here = Path(__file__).resolve().parents[1]
     parser.add_argument("--data", type=Path, default=here / "shared" / "data")
-    parser.add_argument("--sets", type=listed(str), default=list(SETS))
-    parser.add_argument("--seeds", type=listed(int), default=[0, 1, 2])
+    parser.add_argument("--sets", type=listed(str), default=sets)
     parser.add_argument("--set", dest="others", action="append", default=[], metavar="NAME=FOLDER:SPLIT[:PERIOD]")
-    parser.add_argument("--rivals", type=listed(str), default=[], help=", ".join(RIVALS))
-    parser.add_argument("--cache", type=Path, help="results of the rivals")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--threads", type=int, default=0)
-    asked = parser.parse_args()
-    cache = json.loads(asked.cache.read_text()) if asked.cache and asked.cache.exists() else {}
+    return parser
+
+
+def chosen(asked: argparse.Namespace) -> dict[str, Callable[[], list[Series]]]:
+    """The sets that were asked for, not read yet."""
     sets = {name: (lambda own=name: SETS[own](asked.data)) for name in asked.sets}
     for text in asked.others:
         name, _, rest = text.partition("=")
         sets[name] = lambda given=rest: from_folder(given)
+    return sets
+
+
+def main() -> None:
+    parser = parser_of(__doc__ or "", list(SETS))
+    parser.add_argument("--seeds", type=listed(int), default=[0, 1, 2])
+    parser.add_argument("--rivals", type=listed(str), default=[], help=", ".join(RIVALS))
+    parser.add_argument("--cache", type=Path, help="results of the rivals")
+    asked = parser.parse_args()
+    cache = json.loads(asked.cache.read_text()) if asked.cache and asked.cache.exists() else {}
     print(machine())
     reached, document = True, {}
-    for name, load in sets.items():
+    for name, load in chosen(asked).items():
         series = load()
         found = measure(name, series, asked, cache)
         reached &= show(name, series, found)

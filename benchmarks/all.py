@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/all.py [--only kernel,end_to_end] [--quick] [--results benchmarks/results]
 
 Writes to the results folder: DATE-COMMIT.json (machine, versions, commit, every figure with its spread; for
-compare.py), DATE-COMMIT.md, and the plots. All of it takes about an hour on a machine that should have nothing else to
-do; `--quick` takes smaller sizes, to see that everything works: its figures mean nothing. A benchmark that fails is
-named, and the command ends with 1 after the others. Peers are used where they are installed (extra `bench`).
+compare.py), DATE-COMMIT.md, and the plots. All of it takes about half an hour on a machine that should have nothing
+else to do; `--quick` takes smaller sizes, to see that everything works: its figures mean nothing. A benchmark that
+fails is named, and the command ends with 1 after the others. Peers are used where they are installed (extra `bench`).
 """
 
 import argparse

@@ -10,7 +10,6 @@ test part on, where counting begins: moved up by three standard deviations of th
 around its mean. Good is a share of 88 to 92 %.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -18,9 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import orjson
-from accuracy import STEPS, Floats, command, forecast, listed, write_csv
-from accuracy_sets import SETS, Series, from_folder
+from accuracy import Floats, answers, chosen, parser_of, train
+from accuracy_sets import Series
 
 ENOUGH = 500
 GOOD = (0.88, 0.92)
@@ -57,19 +55,11 @@ CASES: dict[str, tuple[Callable[[Series], Floats], Callable[[Series], int]]] = {
 
 def bounds(model: Path, values: list[Floats], folder: Path) -> tuple[list[Floats], list[Floats]]:
     """Per stream, the lower and the upper bound that were given for each event before it came; NaN for the first."""
-    whole, answers = folder / "all.csv", folder / "answers"
-    write_csv(whole, values)
-    forecast(model, whole, answers)
     lower, upper = ([np.full(len(own) + 1, np.nan) for own in values] for _ in range(2))
-    seen = [0] * len(values)
-    with answers.open("rb") as lines:
-        for line in lines:
-            answer = orjson.loads(line)
-            stream = int(answer["stream"])
-            seen[stream] += 1
-            for side, name, unbounded in ((lower, "lower", -np.inf), (upper, "upper", np.inf)):
-                bound = answer[name][0]
-                side[stream][seen[stream]] = unbounded if bound is None else bound
+    for stream, row, answer in answers(model, values, folder):
+        for side, name, unbounded in ((lower, "lower", -np.inf), (upper, "upper", np.inf)):
+            bound = answer[name][0]
+            side[stream][row + 1] = unbounded if bound is None else bound
     return [own[:-1] for own in lower], [own[:-1] for own in upper]
 
 
@@ -78,9 +68,7 @@ def measure(series: list[Series], seed: int, threads: int) -> dict[str, list[flo
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        past, model = folder / "past.csv", folder / "model"
-        write_csv(past, [own.y[: own.train] for own in series])
-        command("train", past, "-o", model, "--horizon", STEPS, "--seed", seed, "--threads", threads)
+        model = train(series, folder, seed, threads)
         for case, (change, first) in CASES.items():
             values = [change(own) for own in series]
             shares = found[case] = []
@@ -97,38 +85,23 @@ def show(name: str, case: str, shares: list[float]) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    here = Path(__file__).resolve().parents[1]
-    parser.add_argument("--data", type=Path, default=here / "shared" / "data")
-    parser.add_argument("--sets", type=listed(str), default=["taxi", "etth1", "pjm", "nab"])
-    parser.add_argument("--set", dest="others", action="append", default=[], metavar="NAME=FOLDER:SPLIT[:PERIOD]")
+    parser = parser_of(__doc__ or "", ["taxi", "etth1", "pjm", "nab"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    sets = {name: SETS[name](asked.data) for name in asked.sets}
-    for text in asked.others:
-        name, _, rest = text.partition("=")
-        sets[name] = from_folder(rest)
     document: dict[str, dict[str, list[float]]] = {}
     print("| set | streams | case | 88 to 92 % on | least to greatest |\n|---|---|---|---|---|")
-    for name, whole in sets.items():
-        counted = [k for k, own in enumerate(whole) if len(own.y) - own.train >= ENOUGH]
+    for name, load in chosen(asked).items():
+        series = load()
+        counted = [k for k, own in enumerate(series) if len(own.y) - own.train >= ENOUGH]
         if not counted:
             continue
-        found = measure(whole, asked.seed, asked.threads)
+        found = measure(series, asked.seed, asked.threads)
         document[name] = {case: [shares[k] for k in counted] for case, shares in found.items()}
         for case, shares in document[name].items():
-            good = np.mean([GOOD[0] <= share <= GOOD[1] for share in shares])
-            print(
-                f"| {name} | {len(shares)} | {case} | {good:.0%} | {min(shares):.1%} to {max(shares):.1%} |", flush=True
-            )
+            show(name, case, shares)
     reached = True
     for case in CASES:
-        shares = [share for of_set in document.values() for share in of_set[case]]
-        good = np.mean([GOOD[0] <= share <= GOOD[1] for share in shares])
-        reached &= bool(good >= ENOUGH_STREAMS)
-        print(f"| all | {len(shares)} | {case} | {good:.1%} | {min(shares):.1%} to {max(shares):.1%} |")
+        reached &= show("all", case, [share for of_set in document.values() for share in of_set[case]])
     if asked.json:
         asked.json.write_text(json.dumps(document, indent=1))
     sys.exit(0 if reached else 1)

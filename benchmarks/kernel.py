@@ -8,8 +8,8 @@ Hot: random rows among 512, or as many as the batch has, which stay in the cache
 streams (262,144 for the larger models), so that nearly every row comes from memory. Multiplications and additions of
 the matrices and the head count as work, activations don't. The peak is a compiled loop of independent FMAs. The roof is
 the time of all the arithmetic, work at that peak and activations as fast as a loop of nothing else makes them, or,
-cold, of reading and writing the rows in memory where that is more (roofline.py): `activations` is their part of it. It
-says how much of the peak a core can reach: one with twice the FMAs per clock divides no faster.
+cold, of reading and writing the rows in memory where that is more (roofline.py): `activations` is their part of it. The
+more FMAs a core does per clock, the larger that part, and the less of the peak can be reached.
 Small batches are held to the time that it takes to read the weights once. The kernel and these limits take turns, then
 the kernel and its peers (who cool the caches for each other), all within one process. Medians of CPU time are compared,
 so that a busy machine slows all alike; `fastest` is the fraction from the fastest tenth of the turns, for machines that
@@ -252,8 +252,8 @@ def measure(
     steps |= {name: PEERS[name](parameters, streams, batch) for name in peers}
     outputs = {name: [step(rows, x).copy() for rows in batches][-1] for name, step in steps.items()}
     for name, y in outputs.items():
-        exact = state_dtype == "float32"
-        if not np.allclose(y, outputs["streamlstm"], rtol=1e-4 if exact else 0.1, atol=1e-5 if exact else 0.1):
+        rtol, atol = (1e-4, 1e-5) if state_dtype == "float32" else (0.1, 0.1)
+        if not np.allclose(y, outputs["streamlstm"], rtol=rtol, atol=atol):
             sys.exit(f"{config.name}: {name} computes something else than streamlstm")
 
     def caller(step: Step) -> Callable[[], object]:

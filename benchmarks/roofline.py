@@ -8,6 +8,7 @@ kernel.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -86,11 +87,13 @@ class Peak:
     work: float
 
 
+@cache
 def peak_loop(rounds: int = 100_000) -> Peak:
     """Floating-point operations of independent FMAs."""
     return _loop(rounds, CHAINS, 1, _multiply_and_add, 2.0)
 
 
+@cache
 def activation_loop(rounds: int = 5_000) -> Peak:
     """Units of LSTM cells whose gates are there: their activations, c' and h'."""
     return _loop(rounds, 2, 2 * CELLS, _activate, float(CELLS))
