@@ -122,8 +122,9 @@ class Cluster:
 
     def close(self) -> None:
         """Idempotent; requests under way are Lost."""
-        with suppress(RuntimeError):  # closed already
-            self._connections.run(self._connections.close)  # in the I/O thread, between two steps of a connection
+        with suppress(Exception):  # closed already, or the I/O thread has died
+            self._connections.run(self._connections.close)  # in that thread, between two steps of a connection
+        self._connections.close()
         self._connections._net.close()
 
     def deadline(self, timeout_ms: int | None = None) -> float:
@@ -229,9 +230,18 @@ class Cluster:
         refreshed = self._connections.call_soon(self._connections.cluster.refresh_metadata)
         await self._connections.wait_for(refreshed, timeout_ms)
 
+    def missing(self, topics: Iterable[str]) -> list[str]:
+        """The watched topics of these, in order, of which a broker, asked now, says that there is no such; silence says
+        nothing.
+        """
+        wanted = sorted(set(topics))
+        if not (wanted and self.refresh(self.deadline())):
+            return []
+        return [topic for topic in wanted if self.partitions(topic) is None]
+
     def is_missing(self, topic: str) -> bool:
-        """Whether a broker, asked now, says that there is no such watched topic; silence says nothing."""
-        return self.refresh(self.deadline()) and self.partitions(topic) is None
+        """As `missing`, of one topic."""
+        return bool(self.missing([topic]))
 
     def leader(self, topic: str, partition: int) -> int | None:
         """The broker that leads a partition as far as is known; None: nobody, or unknown."""

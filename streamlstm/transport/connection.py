@@ -101,6 +101,7 @@ def _seams() -> dict[str, bool]:
         "KafkaConnectionManager._build_transport": hasattr(KafkaConnectionManager, "_build_transport"),
         "Fetcher.fetch_records": {"max_records", "timeout_ms"} <= fetching,
         "KafkaConsumer._poll_once": "max_records" in inspect.signature(KafkaConsumer._poll_once).parameters,
+        "KafkaConsumer.close": "_client" in _names(KafkaConsumer.close),
         "BaseCoordinator's state": coordinator <= _names(BaseCoordinator.__init__),
         "BaseCoordinator.join_group_async": joining <= _names(BaseCoordinator.join_group_async),
         "BaseCoordinator.reset_generation": "reset_generation" in _names(BaseCoordinator._process_join_group_response),

@@ -143,7 +143,7 @@ def high_watermarks(cluster: Cluster, partitions: Iterable[Partition], deadline:
 
 
 def _raise_unknown(cluster: Cluster, missing: set[Partition], why: str) -> None:
-    topics = [topic for topic in sorted({topic for topic, _ in missing}) if cluster.is_missing(topic)]
+    topics = cluster.missing(topic for topic, _ in missing)
     if topics:
         raise InputMissingError(f"topic {', '.join(topics)} is not there")
     raise RetryError(f"the offsets of {len(missing)} partitions are not known: {why}")

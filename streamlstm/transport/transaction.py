@@ -238,9 +238,8 @@ class Writer:
         now = self._cluster.clock()
         if now >= attempt.deadline:
             self._producer = None
-            for topic in sorted({topic for topic, _ in attempt.outbox.partitions}):
-                if self._cluster.is_missing(topic):
-                    raise InputMissingError(f"output topic {topic!r} is not there; last answer: {attempt.why}")
+            if missing := self._cluster.missing(topic for topic, _ in attempt.outbox.partitions):
+                raise InputMissingError(f"output topic {missing[0]!r} is not there; last answer: {attempt.why}")
             raise RetryError(f"no outcome of {after.step.name} in {now - attempt.began:.1f} s: {attempt.why}")
         self.counters.retries += 1
         self._cluster.pause(min(attempt.pause, attempt.deadline - now))

@@ -3,7 +3,7 @@
 It answers the very messages that the writer makes (KIP-98 and KIP-890), so it can be put in a Cluster's place.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -192,7 +192,7 @@ class ClusterDouble:
         self.settings = ConnectionSettings(("double:9092",))
         self.now = 0.0
         self.requests: list[str] = []
-        self.missing: set[str] = set()
+        self.absent: set[str] = set()
         self._late: list[Any] = []
 
     def clock(self) -> float:
@@ -213,8 +213,8 @@ class ClusterDouble:
     def refresh(self, deadline: float) -> bool:
         return True
 
-    def is_missing(self, topic: str) -> bool:
-        return topic in self.missing
+    def missing(self, topics: Iterable[str]) -> list[str]:
+        return sorted(self.absent.intersection(topics))
 
     def partitions(self, topic: str) -> int:
         return 4

@@ -93,6 +93,20 @@ def test_a_consumer_that_cannot_leave_closes_its_connections(kafka: str, monkeyp
         assert not any(each.connected for each in connections)
 
 
+def test_a_cluster_whose_io_thread_has_died_is_closed_all_the_same(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with connected(kafka) as cluster:
+        make_topic(kafka, 1)
+        connections = list(cluster._connections._conns.values())
+
+        def died(*given: object) -> None:
+            raise OSError("the event loop has crashed")
+
+        monkeypatch.setattr(cluster._connections, "run", died)
+        cluster.close()
+        assert cluster._connections.closed
+        assert not any(each.connected for each in connections)
+
+
 def test_the_assignor_claims_what_was_lost() -> None:
     lost = [TopicPartition("t", 0)]
     assignor = CooperativeStickyAssignor()

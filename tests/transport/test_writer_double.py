@@ -264,7 +264,7 @@ def test_no_outcome_in_time_is_an_error_and_open_settles_it() -> None:
 def test_a_missing_topic_is_named_wherever_time_runs_out(v2: bool, fate: str | int) -> None:
     writing = "ProduceRequest" if v2 else "AddPartitionsToTxnRequest"
     writer, cluster = opened(BrokerDouble(v2), lambda request: fate if type(request).name == writing else "lost")
-    cluster.missing = {"out"}
+    cluster.absent = {"out"}
     with pytest.raises(InputMissingError, match="output topic 'out' is not there"):
         writer.commit(written(1), {("in", 0): 1}, MEMBER, timeout_ms=3000)
 
