@@ -46,6 +46,11 @@ class Outbox:
         """Where something is still to be sent."""
         return list(self._unsent)
 
+    @property
+    def is_last_round(self) -> bool:
+        """Whether the heads are all that is still to be sent."""
+        return all(len(indexes) == 1 for indexes in self._unsent.values())
+
     def heads(self) -> dict[Partition, ProduceBatch]:
         """The next batch of each partition."""
         return {partition: self.batches[indexes[0]] for partition, indexes in self._unsent.items()}

@@ -5,6 +5,8 @@ The steps of one transaction, in order; v1 (KIP-98) announces partitions and gro
     v2:                    PRODUCE ->                OFFSETS -> COMMIT -> COMMITTED
     v1:  ADD_PARTITIONS -> PRODUCE -> ADD_OFFSETS -> OFFSETS -> COMMIT -> COMMITTED
 
+In v2 the offsets may be sent with the last batches; their reply counts at its step, a lost one at PRODUCE already.
+
 A reply is one of four things:
 
 - success: on to the next step;

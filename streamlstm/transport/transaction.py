@@ -4,12 +4,12 @@ Ours from the connection layer up, because kafka-python's KafkaProducer loses, d
 each reply means is decided in outcomes.py; here the requests are sent and the decisions carried out:
 
 1. PRODUCE: every batch to its partition's leader; one request per leader, all in flight together.
-2. OFFSETS: the source offsets, in the name of the group member whose generation the broker checks.
+2. OFFSETS: the source offsets, in the name of the group member whose generation the broker checks; in v2 they go out
+   with the last batches.
 3. COMMIT: EndTxn. Only its definite success ends `commit`; until then the batches are kept and sent again as needed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from streamlstm.errors import (
@@ -25,9 +25,9 @@ from streamlstm.errors import (
 from streamlstm.fault_points import reach
 from streamlstm.transport import requests
 from streamlstm.transport.access import lacked
+from streamlstm.transport.attempt import Attempt, Committed, WriterCounters
 from streamlstm.transport.cluster import (
     ACCESS_CODES,
-    DEADLINE_OVER,
     Cluster,
     CoordinatorKind,
     Lost,
@@ -60,51 +60,6 @@ __all__ = ["Committed", "ProduceBatch", "Writer", "WriterCounters"]
 
 _FEATURE = "transaction.version"
 _POINTS = {Step.PRODUCE: "produced", Step.OFFSETS: "offsets_sent", Step.COMMIT: "ended"}
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """The transaction is in the log for good. `attempts` is 1 unless it had to be aborted and sent again."""
-
-    seconds: float
-    attempts: int
-
-
-@dataclass(slots=True)
-class WriterCounters:
-    """Since the start. `doubts` counts commits whose outcome had to be found out; `doubt_since` is since when that of
-    the present one isn't known, by the cluster's clock, None while there is no doubt.
-    """
-
-    committed: int = 0
-    aborted: int = 0
-    fenced: int = 0
-    doubts: int = 0
-    doubt_since: float | None = None
-    retries: int = 0
-    batches: int = 0
-    bytes: int = 0
-    commit_seconds: float = 0.0
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """One call of `commit` under way. `pause` is the next pause between two requests, `why` the last refusal."""
-
-    outbox: Outbox
-    offsets: Mapping[Partition, int]
-    group: Group
-    began: float
-    deadline: float
-    pause: float
-    count: int = 1
-    why: str = ""
-    denied: AccessError | None = None
-
-    def note(self, step: Step, answer: NotSent | Lost | Later) -> None:
-        """Remember why it does not go on, unless that is only the deadline."""
-        if answer is not DEADLINE_OVER:
-            self.why = f"{step.name}: {answer.why}"
 
 
 class Writer:
@@ -174,15 +129,15 @@ class Writer:
 
     def _attempt(
         self, batches: Sequence[ProduceBatch], offsets: Mapping[Partition, int], group: Group, deadline: float
-    ) -> _Attempt:
+    ) -> Attempt:
         outbox, now = Outbox(batches, self._sequences), self._cluster.clock()
-        return _Attempt(outbox, offsets, group, now, deadline, self.settings.retry_pause_ms / 1000)
+        return Attempt(outbox, offsets, group, now, deadline, self.settings.retry_pause_ms / 1000)
 
     def close(self) -> None:
         """Forget the producer; nothing is open between two commits. The cluster stays open."""
         self._producer = None
 
-    def _settle(self, attempt: _Attempt) -> Committed:
+    def _settle(self, attempt: Attempt) -> Committed:
         seconds = self._cluster.clock() - attempt.began
         self._settled.update(attempt.offsets)
         self.counters.committed += 1
@@ -191,7 +146,7 @@ class Writer:
         self.counters.bytes += sum(len(batch.buffer) for batch in attempt.outbox.batches)
         return Committed(seconds, attempt.count)
 
-    def _advance(self, state: State, attempt: _Attempt) -> State:
+    def _advance(self, state: State, attempt: Attempt) -> State:
         """Send the request of the state's step, and go where the reply leads."""
         if state.step is Step.COMMIT:
             reach("ending")
@@ -234,7 +189,7 @@ class Writer:
         if after.cause is Cause.FENCED and after.step is Step.FAILED:
             self.counters.fenced += 1
 
-    def _wait(self, after: State, pace: Pace, attempt: _Attempt) -> None:
+    def _wait(self, after: State, pace: Pace, attempt: Attempt) -> None:
         now = self._cluster.clock()
         if now >= attempt.deadline:
             self._producer = None
@@ -249,7 +204,7 @@ class Writer:
             self._cluster.forget_coordinator(CoordinatorKind.GROUP, attempt.group.group_id)
             self._cluster.refresh(min(attempt.deadline, self._cluster.deadline()))
 
-    def _send(self, state: State, attempt: _Attempt) -> int:
+    def _send(self, state: State, attempt: Attempt) -> int:
         """The reply to the step's request as one code, 0 for success."""
         match state.step:
             case Step.MEMBERSHIP:
@@ -267,8 +222,10 @@ class Writer:
                 request = requests.add_offsets(self._known, attempt.group.group_id)
                 return self._codes(state, self._coordinated(request, attempt), attempt, _error_code)
             case Step.OFFSETS:
-                request = requests.commit_offsets(self._known, self.protocol, attempt.group, attempt.offsets)
-                return self._codes(state, self._grouped(request, attempt), attempt, requests.commit_offsets_codes)
+                answer, attempt.offsets_answer = attempt.offsets_answer, None
+                if answer is None:
+                    answer = self._grouped(self._offsets(attempt), attempt)
+                return self._codes(state, answer, attempt, requests.commit_offsets_codes)
             case _:
                 return self._end(state, attempt)
 
@@ -278,30 +235,30 @@ class Writer:
             raise InvariantError("a transaction without a producer id")
         return self._producer
 
-    def _codes(self, state: State, answer: Any, attempt: _Attempt, codes_of: Any) -> int:
+    def _codes(self, state: State, answer: Any, attempt: Attempt, codes_of: Any) -> int:
         if isinstance(answer, NotSent | Lost):
             attempt.note(state.step, answer)
             return NOT_SENT if isinstance(answer, NotSent) else LOST
         return _weightiest(state.step, codes_of(answer))
 
-    def _coordinated(self, request: Any, attempt: _Attempt) -> Any:
+    def _coordinated(self, request: Any, attempt: Attempt) -> Any:
         return self._to_coordinator(CoordinatorKind.TRANSACTION, self.settings.transactional_id, request, attempt)
 
-    def _grouped(self, request: Any, attempt: _Attempt) -> Any:
+    def _grouped(self, request: Any, attempt: Attempt) -> Any:
         return self._to_coordinator(CoordinatorKind.GROUP, attempt.group.group_id, request, attempt)
 
-    def _to_coordinator(self, kind: CoordinatorKind, key: str, request: Any, attempt: _Attempt) -> Any:
+    def _to_coordinator(self, kind: CoordinatorKind, key: str, request: Any, attempt: Attempt) -> Any:
         deadline = min(attempt.deadline, self._cluster.deadline(self.settings.request_timeout_ms))
         node = self._cluster.coordinator(kind, key, deadline)
         return node if isinstance(node, NotSent) else self._cluster.send(node, request, deadline)
 
-    def _membership(self, state: State, attempt: _Attempt) -> int:
+    def _membership(self, state: State, attempt: Attempt) -> int:
         if attempt.group.generation_id < 0:
             return 0  # offsets outside any membership: there is nothing to ask
         answer = self._grouped(requests.membership(attempt.group), attempt)
         return self._codes(state, answer, attempt, _error_code)
 
-    def _initialize(self, state: State, attempt: _Attempt) -> int:
+    def _initialize(self, state: State, attempt: Attempt) -> int:
         identity, timeout_ms = self.settings.transactional_id, self.settings.transaction_timeout_ms
         request = requests.initialize(identity, timeout_ms, self._producer if state.step is Step.INITIALIZE else None)
         answer = self._coordinated(request, attempt)
@@ -316,14 +273,14 @@ class Writer:
         self._doubtful_epoch = False
         self._sequences.clear()
 
-    def _end(self, state: State, attempt: _Attempt) -> int:
+    def _end(self, state: State, attempt: Attempt) -> int:
         answer = self._coordinated(requests.end(self._known, self.protocol, state.step is Step.COMMIT), attempt)
         code = self._codes(state, answer, attempt, _error_code)
         if code == 0 and self.protocol is Protocol.V2:
             self._become(answer.producer_id, answer.producer_epoch)
         return code
 
-    def _verify(self, attempt: _Attempt) -> int:
+    def _verify(self, attempt: Attempt) -> int:
         """Which way a commit in doubt went, by the group's committed offsets. They move all together or not at all."""
         wanted = sorted(attempt.offsets)
         soon = min(attempt.deadline, self._cluster.deadline(self.settings.request_timeout_ms))
@@ -338,7 +295,7 @@ class Writer:
         as_before = all(found[each] == self._settled.get(each, found[each]) for each in wanted)
         return NONE_NEW if as_before and not any(new) else MIXED
 
-    def _produce(self, attempt: _Attempt) -> int:
+    def _produce(self, attempt: Attempt) -> int:
         """Rounds of one batch per partition until all are taken; the weightiest refusal ends them."""
         while attempt.outbox.partitions:
             code = self._produce_round(attempt)
@@ -346,7 +303,7 @@ class Writer:
                 return code
         return 0
 
-    def _produce_round(self, attempt: _Attempt) -> int:
+    def _produce_round(self, attempt: Attempt) -> int:
         by_leader: dict[int, list[ProduceBatch]] = {}
         for partition, batch in attempt.outbox.heads().items():
             leader = self._cluster.leader(*partition)
@@ -361,16 +318,35 @@ class Writer:
             for leader, batches in by_leader.items()
             for part in in_parts(batches, self.settings.max_request_bytes)
         ]
-        answers = self._cluster.send_all(sent, min(attempt.deadline, self._cluster.deadline(timeout_ms)))
-        return _weightiest(Step.PRODUCE, {code for answer in answers for code in self._taken(answer, attempt)})
+        deadline = min(attempt.deadline, self._cluster.deadline(timeout_ms))
+        along = self._offsets_along(attempt, deadline) if attempt.outbox.is_last_round else []
+        answers = self._cluster.send_all(sent + along, deadline)
+        attempt.offsets_answer = answers.pop() if along else None
+        codes = {code for answer in answers for code in self._taken(answer, attempt)}
+        if isinstance(attempt.offsets_answer, Lost):  # whatever else comes, nothing more may be sent at this epoch
+            attempt.note(Step.OFFSETS, attempt.offsets_answer)
+            codes.add(LOST)
+        return _weightiest(Step.PRODUCE, codes)
 
-    def _taken(self, answer: Any, attempt: _Attempt) -> set[int]:
+    def _offsets_along(self, attempt: Attempt, deadline: float) -> list[tuple[int, Any]]:
+        """The offsets' request and its broker, to go out beside the last batches: a round trip less. In v1 their group
+        has to be announced first.
+        """
+        if self.protocol is Protocol.V1:
+            return []
+        node = self._cluster.coordinator(CoordinatorKind.GROUP, attempt.group.group_id, deadline)
+        return [] if isinstance(node, NotSent) else [(node, self._offsets(attempt))]
+
+    def _offsets(self, attempt: Attempt) -> Any:
+        return requests.commit_offsets(self._known, self.protocol, attempt.group, attempt.offsets)
+
+    def _taken(self, answer: Any, attempt: Attempt) -> set[int]:
         if isinstance(answer, NotSent | Lost):
             attempt.note(Step.PRODUCE, answer)
             return {NOT_SENT if isinstance(answer, NotSent) else LOST}
         return attempt.outbox.take(requests.produce_refusals(answer))
 
-    def _failure(self, state: State, attempt: _Attempt) -> StreamlstmError:
+    def _failure(self, state: State, attempt: Attempt) -> StreamlstmError:
         """The error for a state that FAILED. After all but two of them the producer is unusable."""
         identity, why = self.settings.transactional_id, attempt.why
         match state.cause:
