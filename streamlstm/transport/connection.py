@@ -82,7 +82,15 @@ def check_client() -> None:
 def _seams() -> dict[str, bool]:
     """Every private name that is used here, and whether it is there."""
     records_arguments = {"fetch_offset", "tp", "records", "aborted_transactions", "metric_aggregator", "on_drain"}
-    coordinator = {"rejoining", "rejoin_needed", "heartbeat", "_heartbeat_enabled", "_lock"}
+    coordinator = {
+        "rejoining",
+        "rejoin_needed",
+        "heartbeat",
+        "_heartbeat_enabled",
+        "_lock",
+        "coordinator_id",
+        "_client",
+    }
     fetching = set(inspect.signature(Fetcher.fetch_records).parameters)
     joining = {"need_rejoin", "_do_join_and_sync_async", "_on_join_complete_async", "_join_task"}
     return {
@@ -100,6 +108,7 @@ def _seams() -> dict[str, bool]:
         "KafkaNetSocket.sock_connect": {"dns_lookup", "sock_connect"} <= set(dir(KafkaNetSocket)),
         "KafkaConnectionManager._build_transport": hasattr(KafkaConnectionManager, "_build_transport"),
         "Fetcher.fetch_records": {"max_records", "timeout_ms"} <= fetching,
+        "Fetcher.send_fetches": "_nodes_with_pending_fetch_requests" in _names(Fetcher._send_fetches_async),
         "KafkaConsumer._poll_once": "max_records" in inspect.signature(KafkaConsumer._poll_once).parameters,
         "KafkaConsumer.close": "_client" in _names(KafkaConsumer.close),
         "BaseCoordinator's state": coordinator <= _names(BaseCoordinator.__init__),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kafka import KafkaConsumer
+from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import BaseCoordinator
 from kafka.net.compat import KafkaNetClient
@@ -46,6 +47,8 @@ def open_consumer(
             each.close()
         raise
     _repair_joins(consumer._coordinator)
+    _ask_only_for_the_unknown(consumer._coordinator)
+    _fetch_only_from_the_idle(consumer._fetcher)
     if member_id:
         consumer._coordinator.reset_generation(member_id=member_id)
     consumer._fetcher.PartitionRecords = records
@@ -96,6 +99,35 @@ def _repair_joins(coordinator: BaseCoordinator) -> None:
     coordinator.reset_generation = reset_generation
     coordinator._do_join_and_sync_async = join_once
     coordinator._on_join_complete_async = take_in
+
+
+def _ask_only_for_the_unknown(coordinator: BaseCoordinator) -> None:
+    """Every poll asks the I/O thread whether the coordinator is known, and waits for the answer: two changes of threads
+    that are saved while it is.
+    """
+    ensure = coordinator.ensure_coordinator_ready
+
+    def ensure_unless_known(timeout_ms: float | None = None) -> bool:
+        node = coordinator.coordinator_id
+        if node is not None and not coordinator._client.is_disconnected(node):
+            return True
+        return bool(ensure(timeout_ms))
+
+    coordinator.ensure_coordinator_ready = ensure_unless_known
+
+
+def _fetch_only_from_the_idle(fetcher: Fetcher) -> None:
+    """Every poll that has taken all there was has the I/O thread look for brokers to fetch from, and waits for it: for
+    nothing, while each of them has a fetch under way.
+    """
+    send = fetcher.send_fetches
+
+    def send_unless_pending() -> Any:
+        if len(fetcher._nodes_with_pending_fetch_requests) >= len(fetcher._manager.cluster.brokers()):
+            return []
+        return send()
+
+    fetcher.send_fetches = send_unless_pending
 
 
 def _consumer_configs(settings: ConnectionSettings, source: SourceSettings) -> dict[str, Any]:

@@ -73,6 +73,8 @@ def test_the_faults_that_are_repaired_are_still_there() -> None:
     assert joining.index("if not self.rejoining") < joining.index("Errors.UnknownMemberIdError")
     assert "self.rejoining" not in inspect.getsource(BaseCoordinator.reset_generation)
     assert "raise Errors.CorruptRecordError" in inspect.getsource(Fetcher.PartitionRecords._unpack_records)
+    assert "self._net.run(" in inspect.getsource(BaseCoordinator.ensure_coordinator_ready)
+    assert "self._manager.run(" in inspect.getsource(Fetcher.send_fetches)
 
 
 def test_a_consumer_that_cannot_leave_closes_its_connections(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +93,30 @@ def test_a_consumer_that_cannot_leave_closes_its_connections(kafka: str, monkeyp
         source.close()
         assert source.poll_errors == 1
         assert not any(each.connected for each in connections)
+
+
+def test_a_poll_asks_the_io_thread_only_what_is_not_known(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = make_topic(kafka, 1)
+    settings = SourceSettings((topic,), fresh("group"), session_timeout_ms=6000, fetch_max_wait_ms=30)
+    with connected(kafka) as cluster:
+        source = Source(cluster, settings)
+        assert eventually(lambda: [source.poll(50, 1 << 20), source.is_stable][1])
+        consumer, asked = source._consumer, list[str]()
+        run, pending = consumer._client._net.run, consumer._fetcher._nodes_with_pending_fetch_requests
+
+        def note(coroutine: Any, *given: Any) -> Any:
+            asked.append(coroutine.__name__)
+            return run(coroutine, *given)
+
+        monkeypatch.setattr(consumer._client._net, "run", note)
+        pending.add(-7)  # as if a fetch were under way
+        source.poll(0, 1 << 20)
+        assert set(asked) <= {"wait_for"}
+        pending.discard(-7)
+        consumer._coordinator.coordinator_dead("gone")
+        assert eventually(lambda: [source.poll(50, 1 << 20), source.is_stable][1])
+        assert {"ensure_coordinator_ready_async", "_send_fetches_async"} <= set(asked)
+        source.close()
 
 
 def test_a_cluster_whose_io_thread_has_died_is_closed_all_the_same(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
