@@ -8,8 +8,8 @@ whatever tile it falls into and whatever the width of the CPU's vectors: the bit
 
 A tile is 8 rows x 3 vectors of 16 float32 lanes on AVX-512 (24 accumulators, 3 vectors of B and a broadcast: 28 of 32
 registers), 4 rows x 3 vectors of 8 lanes elsewhere (16 registers); lanes lie along n, which is contiguous in B, C and
-S. The rest of the columns goes to masked vectors of a whole, half or quarter width; the rest of the rows to tiles of
-fewer rows. float64 has half as many lanes.
+S. Of four vectors two and two go together. The rest of the columns goes to masked vectors of a whole, half or quarter
+width; the rest of the rows to tiles of fewer rows. float64 has half as many lanes.
 
 At the shapes of training it takes 0.8 to 1 times as long as OpenBLAS's sgemm, which promises no order of summation and
 which compiled code would reach through SciPy alone.
@@ -27,10 +27,11 @@ from numba.extending import intrinsic
 from streamlstm.kernels.compile import compiled
 from streamlstm.kernels.vector import F32, F64, I64, Builder, Value, Vector, function_of, has_wide_vectors, int64
 
-VECTORS = 3  # of a whole tile
 _ROW_COUNTS = (8, 4, 2, 1)
 _NARROW_ROWS = 4  # most rows of a tile where registers are few
-_PARTS = (1, 2, 4)  # a masked vector is a whole one, its half or its quarter
+_KINDS = ((3, 0), (2, 0), (1, 1), (1, 2), (1, 4))
+"""Columns of a tile: so many whole vectors, or (> 0) one masked vector of that part of a whole one."""
+_THREE, _TWO, _MASKED, _MASKED_HALF, _MASKED_QUARTER = range(5)
 _ARGUMENTS = ("k", "lanes", "a", "a_row", "a_step", "b", "b_step", "s", "s_row", "c", "c_row")
 
 
@@ -94,9 +95,9 @@ def _emit_tile(builder: Builder, element: Value, rows: int, vectors: int, part: 
                 v.store(total, builder.add(start, int64(vector * v.bytes)))
 
 
-def _micro_kernel(module: ir.Module, element: Value, rows: int, part: int) -> Value:
-    name = f"streamlstm_multiply_{element.intrinsic_name}_{rows}_rows_part_{part}"
-    vectors = 0 if part else VECTORS
+def _micro_kernel(module: ir.Module, element: Value, rows: int, kind: int) -> Value:
+    vectors, part = _KINDS[kind]
+    name = f"streamlstm_multiply_{element.intrinsic_name}_{rows}_rows_{vectors}_vectors_part_{part}"
     return function_of(
         module, name, len(_ARGUMENTS), lambda builder, given: _emit_tile(builder, element, rows, vectors, part, given)
     )
@@ -104,27 +105,27 @@ def _micro_kernel(module: ir.Module, element: Value, rows: int, part: int) -> Va
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _multiply_tile(
-    typingctx: Any, real: Any, rows: Any, part: Any, k: Any, lanes: Any, a: Any, a_row: Any, a_step: Any, b: Any,
+    typingctx: Any, real: Any, rows: Any, kind: Any, k: Any, lanes: Any, a: Any, a_row: Any, a_step: Any, b: Any,
     b_step: Any, s: Any, s_row: Any, c: Any, c_row: Any,
 ) -> Any:  # fmt: skip
-    """One tile of `rows` (8, 4, 2 or 1) x VECTORS vectors, or with `part` 1, 2 or 4 one vector of that part of the
-    width, its first `lanes` lanes. `real` is any value of the element type; the others are int64. k >= 1.
+    """One tile of `rows` (8, 4, 2 or 1) and the columns of `kind`, an index of _KINDS; of a masked vector the first
+    `lanes` lanes. `real` is any value of the element type; the others are int64. k >= 1.
     """
     element = element_of(real)
 
     def codegen(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-        _, chosen_rows, chosen_part, *rest = arguments
-        chosen = builder.add(builder.shl(chosen_rows, int64(3)), chosen_part)
+        _, chosen_rows, chosen_kind, *rest = arguments
+        chosen = builder.add(builder.shl(chosen_rows, int64(3)), chosen_kind)
         done = builder.append_basic_block("tile_done")
         switch = builder.switch(chosen, done)
         for count in _ROW_COUNTS:
             if count > _NARROW_ROWS and not has_wide_vectors():
                 continue
-            for masked_part in (0, *_PARTS):
-                case = builder.append_basic_block(f"tile_{count}_{masked_part}")
-                switch.add_case(int64((count << 3) + masked_part), case)
+            for index in range(len(_KINDS)):
+                case = builder.append_basic_block(f"tile_{count}_{index}")
+                switch.add_case(int64((count << 3) + index), case)
                 builder.position_at_end(case)
-                builder.call(_micro_kernel(builder.module, element, count, masked_part), rest)
+                builder.call(_micro_kernel(builder.module, element, count, index), rest)
                 builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()
@@ -162,17 +163,19 @@ def multiply_add(
     n = 0
     while n < columns:
         left = columns - n
-        part = 0
-        width = VECTORS * lanes
-        if left < width:
+        vectors = left // lanes
+        if vectors >= 2:  # of four two and two: a vector alone waits for its own chains
+            kind = _TWO if vectors in (2, 4) else _THREE
+            width = (2 if kind == _TWO else 3) * lanes
+        else:
             width = min(left, lanes)
-            part = 4 if width <= lanes // 4 else 2 if width <= lanes // 2 else 1
+            kind = _MASKED_QUARTER if width <= lanes // 4 else _MASKED_HALF if width <= lanes // 2 else _MASKED
         r = 0
         while r < rows:
             tall = min(rows - r, most_rows)
             tall = 8 if tall >= 8 else 4 if tall >= 4 else 2 if tall >= 2 else 1
             _multiply_tile(
-                real, tall, part, inner, width, a + r * a_row, a_row, a_step, b + n * size, b_step,
+                real, tall, kind, inner, width, a + r * a_row, a_row, a_step, b + n * size, b_step,
                 s + r * s_row + n * size, s_row, c + r * c_row + n * size, c_row,
             )  # fmt: skip
             r += tall
