@@ -12,7 +12,7 @@ from streamlstm.events.fields import FieldPaths, TimeUnit
 from streamlstm.events.json_value import JsonEvent, JsonReader
 from streamlstm.events.times import DECIMALS, EARLIEST_MS, LATEST_MS
 from streamlstm.kernels.raw import decode_raw
-from streamlstm.kernels.record_batch import BAD_COUNT, SMALLEST_RECORD, decode_batches
+from streamlstm.kernels.record_batch import BAD_COUNT, SMALLEST_RECORD, decode_batches, most_records
 from streamlstm.kernels.text import FIELD_OR_KEY, ONLY_FIELD, ONLY_KEY, scan_events
 
 _STREAM_SOURCES = {"auto": FIELD_OR_KEY, "key": ONLY_KEY, "field": ONLY_FIELD}
@@ -87,8 +87,7 @@ def append_batches(
     refused: list[tuple[int, int, MalformedBatch]] = []
     used = batch.payload_used
     at = batch.append_payload(content)
-    counts, most = spans[:, 2], (spans[:, 1] - spans[:, 0]) // SMALLEST_RECORD
-    batch.reserve_rows(int(np.clip(counts, 0, most).sum()))
+    batch.reserve_rows(most_records(spans))
     outcome = np.zeros(2, np.int64)
     k = 0
     while k < len(spans):

@@ -17,7 +17,7 @@ from numba import int64, uint64
 from numpy.typing import NDArray
 
 from streamlstm.kernels.compile import compiled
-from streamlstm.kernels.words import load_byte
+from streamlstm.kernels.words import load_byte, signed
 
 SMALLEST_RECORD = 7
 """Bytes of a record with neither key, value nor headers."""
@@ -133,6 +133,15 @@ def decode_records(
         headers_len[row] = record_end - headers
         row += 1
     return row - row0 if p == end else -1 - count
+
+
+@compiled("int64(int64[:, ::1])")
+def most_records(spans: NDArray[np.int64]) -> int:
+    """How many records the batches of `spans` hold together at most, see `decode_batches`."""
+    total = signed(0)
+    for k in range(spans.shape[0]):
+        total += min(max(spans[k, 2], 0), (spans[k, 1] - spans[k, 0]) // SMALLEST_RECORD)
+    return total
 
 
 @compiled(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from streamlstm.events.batch import Reason
 from streamlstm.events.forecast import Status
+from streamlstm.kernels.tally import ages
 from streamlstm.transport.transaction import WriterCounters
 
 LATENCY_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -49,16 +50,14 @@ class Histogram:
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total_seconds += seconds
 
-    def observe_all(self, seconds: NDArray[np.float64]) -> None:
-        """Every one of them: a pass over the array for each bound, up to the one that all of them are below."""
-        below = 0
-        for index, bound in enumerate((*self.bounds, float("inf"))):
-            reached = int(np.count_nonzero(seconds <= bound))
-            self.counts[index] += reached - below
-            below = reached
-            if below == len(seconds):
-                break
-        self.total_seconds += float(seconds.sum())
+    def observe_ages(self, timestamps: NDArray[np.int64], now_ms: int) -> int:
+        """How long ago each timestamp was, epoch ms; negative ones are none. Returns the newest, 0 without one."""
+        bounds = np.array([round(1000 * bound) for bound in self.bounds])
+        counts = np.zeros(len(self.counts), np.int64)
+        total_ms, newest = ages(timestamps, now_ms, bounds, counts)
+        self.counts = [before + more for before, more in zip(self.counts, counts.tolist(), strict=True)]
+        self.total_seconds += total_ms / 1000
+        return int(newest)
 
     def cumulative(self) -> list[tuple[float, int]]:
         """(upper bound, observations at or below it), the last bound infinite."""
@@ -153,11 +152,7 @@ class Counters:
 
     def answered(self, source: TopicPartition, timestamps: Iterable[NDArray[np.int64]], now: float) -> None:
         """The answers to records with these timestamps (epoch milliseconds, negative for none) are committed."""
-        newest = 0
-        for stamps in timestamps:
-            known = stamps[stamps >= 0]
-            self.freshness.observe_all(np.maximum(round(now * 1000) - known, 0) / 1000)
-            newest = max(newest, int(known.max(initial=0)))
+        newest = max((self.freshness.observe_ages(each, round(now * 1000)) for each in timestamps), default=0)
         if newest:
             self.current_at[source] = min(now, max(self.current_at.get(source, 0.0), newest / 1000))
 

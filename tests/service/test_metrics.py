@@ -34,7 +34,7 @@ def observed() -> Observed:
     for stage, seconds in zip(Stage, (0.0004, 0.0005, 0.3, 99.0, 0.01, 0.02), strict=True):
         counters.stages[stage].observe(seconds)
     counters.commit_latency.observe(0.2)
-    counters.freshness.observe_all(np.array([0.3, 20.0]))
+    counters.freshness.observe_ages(np.array([1_700_000_019_700, 1_700_000_000_000]), 1_700_000_020_000)
     counters.rebalance_duration.observe(0.7)
     counters.ends, counters.committed = {("events", 5): 142, ("events", 6): 9}, {("events", 5): 100, ("events", 7): 1}
     counters.streams, counters.streams_capacity, counters.state_bytes = 5, 50, 5000
@@ -304,6 +304,8 @@ def test_histogram_bounds_are_inclusive_and_cumulative() -> None:
     assert histogram.cumulative() == [(1.0, 2), (2.0, 4), (float("inf"), 5)]
     assert histogram.total_seconds == 7.5
     at_once = Histogram((1.0, 2.0))
-    at_once.observe_all(np.array([0.0, 1.0, 1.5, 2.0, 3.0]))
-    at_once.observe_all(np.array([]))
-    assert (at_once.cumulative(), at_once.total_seconds) == (histogram.cumulative(), 7.5)
+    assert at_once.observe_ages(np.array([4000, 3000, 2500, 2000, -1, 1000]), 4000) == 4000
+    assert at_once.observe_ages(np.array([5000]), 4000) == 5000  # its clock is ahead
+    assert at_once.observe_ages(np.array([], np.int64), 4000) == 0
+    assert at_once.cumulative() == [(1.0, 3), (2.0, 5), (float("inf"), 6)]
+    assert at_once.total_seconds == 7.5
