@@ -296,7 +296,7 @@ class Fetch(Section):
         low=65_536,
         high=GIB,
     )
-    max_partition_bytes: int = setting(4_194_304, "Most of one partition in one answer.", low=16_384, high=GIB)
+    max_partition_bytes: int = setting(1_048_576, "Most of one partition in one answer.", low=16_384, high=GIB)
     max_batch_bytes: int = setting(
         67_108_864,
         "Largest record batch once decompressed; a larger one is a dead letter by reference.",

@@ -36,9 +36,9 @@ class Part:
             self.produce.append(ProduceBatch(topic, partition, encoded.buffer, encoded.count))
             self.produced_bytes += len(encoded.buffer)
 
-    def produce_one(self, topic: str, partition: int, batch: bytearray) -> None:
-        """A batch of one record."""
-        self.produce.append(ProduceBatch(topic, partition, batch, 1))
+    def produce_records(self, topic: str, partition: int, batch: bytearray, count: int) -> None:
+        """A batch of `count` records."""
+        self.produce.append(ProduceBatch(topic, partition, batch, count))
         self.produced_bytes += len(batch)
 
     def extend(self, later: "Part") -> None:

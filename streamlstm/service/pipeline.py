@@ -10,20 +10,21 @@ from numpy.typing import NDArray
 
 from streamlstm import __version__
 from streamlstm.config import Config
-from streamlstm.engine.checkpoint import TYPICAL_KEY, Checkpoint
+from streamlstm.engine.checkpoint import TYPICAL_KEY, Checkpoint, Records
 from streamlstm.engine.forecaster import Forecaster
 from streamlstm.errors import InvariantError
 from streamlstm.events.batch import EventBatch, Reason
 from streamlstm.events.dead_letter import DeadLetterEncoder, PoisonReference
 from streamlstm.events.encode import EncodedBatch, ForecastEncoder
-from streamlstm.events.forecast import ForecastBatch, Status
+from streamlstm.events.forecast import ForecastBatch
 from streamlstm.fault_points import reach
+from streamlstm.kernels import tally
 from streamlstm.service.counters import Counters, Stage
 from streamlstm.service.pending import Part, Pending, TopicPartition
 from streamlstm.service.rows import append_fetched
 from streamlstm.service.wiring import event_decoder, lets_missing
 from streamlstm.transport.fetched import PoisonBatch
-from streamlstm.transport.record_batches import encode_batch
+from streamlstm.transport.record_batches import RECORD_FRAME_BYTES, encode_batch
 from streamlstm.transport.source import Fetched
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 ENOUGH_EVENTS = 32_768
 ENOUGH_BYTES = 8 << 20  # of keys and values as they were read: large events wait for nothing
 NO_ROWS = np.empty(0, np.int64)
+NO_SCORES = np.empty(0)
 
 
 class Pipeline:
@@ -53,6 +55,7 @@ class Pipeline:
         self.checkpoint = checkpoint
         self.counters = counters
         self.topics = (output.topic, config.dead_letter.topic, config.snapshot.topic)
+        self._most_chunk_bytes = config.snapshot.max_chunk_bytes
         self.decoder = event_decoder(config, model.inputs, lets_missing=lets_missing(config))
         self.forecasts = ForecastEncoder(
             model.model_hash[:12], model.horizons, output.max_batch_bytes, output.compression, level=model.level
@@ -207,8 +210,8 @@ class Pipeline:
             for source, part in pending.parts.items():
                 epoch = self._leader_epochs.get(source, -1)
                 taken = self.checkpoint.take(source[1], part.offset, epoch, now)
-                for record in taken:
-                    part.produce_one(topic, source[1], encode_batch([record], timestamp))
+                for records in _together(taken, self._most_chunk_bytes):
+                    part.produce_records(topic, source[1], encode_batch(records, timestamp), len(records))
                     reach("snapshot_taken")
                 if taken:
                     self.unsettled.add(source)
@@ -250,9 +253,13 @@ class Pipeline:
         batch, partition = self.batch, source[1]
         encoded = self.forecasts.encode(batch, answers, source, rows) if len(rows) else []
         part.produce_all(self.topics[0], partition, encoded)
-        reason = batch.reason[rows]
-        refused = reason != Reason.OK
-        letters, unwritten = [], rows[refused]
+        sums = np.zeros(tally.SUMS, np.int64)
+        score = NO_SCORES if answers.anomaly_score is None else answers.anomaly_score
+        tally.tally(
+            rows, batch.reason, answers.status, batch.key_len, batch.value_len, score, part.by_status, part.by_reason,
+            sums,
+        )  # fmt: skip
+        letters, unwritten = [], rows[batch.reason[rows] != Reason.OK] if sums[tally.REFUSED] else NO_ROWS
         for row, reference in self._poison.get(source, ()):
             before, unwritten = np.split(unwritten, [np.searchsorted(unwritten, row)])
             letters += self._dead_letters_of(before, source, part)
@@ -261,12 +268,9 @@ class Pipeline:
         letters += self._dead_letters_of(unwritten, source, part)
         _check_accounts(source, len(rows), encoded, letters)
         part.events += len(rows)
-        part.event_bytes += int(batch.value_len[rows].sum() + batch.key_len[rows].sum())
+        part.event_bytes += int(sums[tally.BYTES])
+        part.anomalies += int(sums[tally.ANOMALOUS])
         part.timestamps.append(batch.timestamp[rows])
-        if answers.anomaly_score is not None:
-            part.anomalies += int(np.count_nonzero(answers.anomaly_score[rows[~refused]] > 1.0))
-        part.by_status += np.bincount(answers.status[rows][~refused], minlength=len(Status))
-        part.by_reason += np.bincount(reason[refused], minlength=len(Reason))
 
     def _dead_letters_of(self, rows: NDArray[np.int64], source: TopicPartition, part: Part) -> list[EncodedBatch]:
         letters = self.dead_letters.encode(self.batch, rows, source) if len(rows) else []
@@ -278,6 +282,23 @@ class Pipeline:
         start = time.perf_counter()
         yield
         self.counters.stages[stage].observe(time.perf_counter() - start)
+
+
+def _together(records: Records, max_bytes: int) -> Iterator[Records]:
+    """Records in order, so many at a time that a batch of them has `max_bytes`, one at least. For the batches of a
+    partition go out one after the other, each when the one before has been answered.
+    """
+    batch: Records = []
+    size = 0
+    for key, value in records:
+        more = len(key) + len(value or b"") + RECORD_FRAME_BYTES
+        if batch and size + more > max_bytes:
+            yield batch
+            batch, size = [], 0
+        batch.append((key, value))
+        size += more
+    if batch:
+        yield batch
 
 
 def _unreadable(item: PoisonBatch) -> PoisonReference:

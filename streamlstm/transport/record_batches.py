@@ -14,6 +14,8 @@ from streamlstm.transport.fetched import FetchedBatch
 Headers = list[tuple[str, bytes | None]]
 Record = tuple[int, int, bytes | None, bytes | None, Headers]
 
+RECORD_FRAME_BYTES = 64
+"""What a record takes at most beyond its key and value, and its share of the header of a batch of one."""
 _MAGIC, _UNCOMPRESSED, _UNBOUNDED = 2, 0, 1 << 62
 
 

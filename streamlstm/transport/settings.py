@@ -48,7 +48,7 @@ class SourceSettings:
     fetch_min_bytes: int = 1
     fetch_max_wait_ms: int = 500
     fetch_max_bytes: int = 16 * MIB
-    max_partition_fetch_bytes: int = 4 * MIB
+    max_partition_fetch_bytes: int = MIB
     max_batch_bytes: int = 64 * MIB
     rejoin_after_ms: int = 60_000
 
