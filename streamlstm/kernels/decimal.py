@@ -93,19 +93,16 @@ def _shortest_digits(significand: np.uint64, exponent: int, closer_below: bool) 
         lower += _1
         upper -= _1
     s = middle >> _2
-    if s >= _10:
-        tenth = s // _10
-        below = lower <= _40 * tenth
-        above = _40 * tenth + _40 <= upper
-        if below != above:
-            return tenth + (_1 if above else _0), k + 1
-    below = lower <= _4 * s
-    above = _4 * s + _4 <= upper
-    if below != above:
-        return s + (_1 if above else _0), k
+    # whether there is a shorter one can't be predicted: both are computed, and one is chosen
+    tenth = s // _10
+    below, above = lower <= _40 * tenth, _40 * tenth + _40 <= upper
+    shorter, is_shorter = tenth + (_1 if above else _0), (below != above) & (s >= _10)
+    below, above = lower <= _4 * s, _4 * s + _4 <= upper
     half = _4 * s + _2
-    up = middle > half or (middle == half and (s & _1) == _1)
-    return s + (_1 if up else _0), k
+    nearer_above = (middle > half) | ((middle == half) & ((s & _1) == _1))
+    up = above if below != above else nearer_above
+    digits = shorter if is_shorter else s + (_1 if up else _0)
+    return digits, k + (1 if is_shorter else 0)
 
 
 @embedded
