@@ -49,7 +49,8 @@ NEWEST = 8  # values that are held to the anchor, at every event whose number th
 FAR = 4096.0
 SETTLED = 1024
 _STILL, _TINIEST = 1e-12, 1e-300
-_ROWS_AHEAD = 8
+_ROWS_AHEAD = 8  # of `relate`, which reads a whole history
+_ENTRIES_AHEAD = 32  # of `remember`
 
 single = cast(Callable[[Any], float], np.float32)
 Int64s = NDArray[np.int64]
@@ -188,6 +189,10 @@ def remember(
     base = signed(rows.ctypes.data)
     row_bytes = rows.shape[1] * 8
     for i in range(n):
+        if i + _ENTRIES_AHEAD < n and slot[i + _ENTRIES_AHEAD] >= 0:
+            ahead = base + slot[i + _ENTRIES_AHEAD] * row_bytes + 8 * history_at
+            prefetch(ahead)
+            prefetch(ahead + VALUES + 4 * (n_seen[i + _ENTRIES_AHEAD] % history))
         if slot[i] >= 0:
             at = base + slot[i] * row_bytes + 8 * history_at
             _remember(at, history, n_seen[i], window, x[i, target])
