@@ -39,23 +39,25 @@ def difference(x: Floats, held: Floats, begin: int, row: int, lag: int) -> float
 @compiled
 def cut_rows(
     x: Floats, held: Floats, unit: Floats, start: Int64s, stop: Int64s, stream: Int64s, row: Int64s,
-    lags: Int64s, horizons: Int64s, limit: float, joined: Floats, known: NDArray[np.bool_],
+    lags: Int64s, column: Int64s, part: Floats, horizons: Int64s, limit: float, joined: Floats,
+    known: NDArray[np.bool_],
 ) -> None:  # fmt: skip
-    """One row of a regression for each of n rows: joined [n, L + O], u of every lag within `limit`, then the targets
-    (x_{t+h} - x_t) / s_t, 0 from stop[s] on; known [n]: a target lies before it, and there is a unit.
+    """One row of a regression for each of n rows: joined [n, C + O], in each of C columns the sum of part[j] u_j over
+    the lags j that have it as column[j], u within `limit`; then the targets (x_{t+h} - x_t) / s_t, 0 from stop[s] on;
+    known [n]: a target lies before it, and there is a unit.
     """
-    L = len(lags)
+    C = joined.shape[1] - len(horizons)
     for n in range(len(row)):
         s, t = stream[n], row[n]
         known[n] = t + horizons[0] < stop[s] and unit[t] > 0.0
+        joined[n] = 0.0
         if not known[n]:
-            joined[n] = 0.0
             continue
-        for j in range(L):
-            joined[n, j] = within(difference(x, held, start[s], t, lags[j]) / unit[t], limit)
+        for j in range(len(lags)):
+            joined[n, column[j]] += part[j] * within(difference(x, held, start[s], t, lags[j]) / unit[t], limit)
         for k in range(len(horizons)):
             h = horizons[k]
-            joined[n, L + k] = (x[t + h] - x[t]) / unit[t] if t + h < stop[s] else 0.0
+            joined[n, C + k] = (x[t + h] - x[t]) / unit[t] if t + h < stop[s] else 0.0
 
 
 @compiled

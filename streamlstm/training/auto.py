@@ -1,7 +1,8 @@
 """The recipe that makes its own choices: seasons, lags, a linear part, and a network on what that leaves over.
 
     1. seasons from the autocorrelation of the changes                                            training.periods
-    2. sets of lags, from few to many; each fits a linear forecast in front of the tails, and the tails choose
+    2. sets of lags, from few to many; each fits a linear forecast in front of the tails, believing its rows more and
+       less, and the tails choose
     3. the network on what the chosen one leaves over, until the tails don't gain any more            training.fit
     4. the linear part once more on all rows, and the network on all rows for as many steps
 
@@ -16,15 +17,14 @@ import numpy as np
 from streamlstm.errors import BadDataError
 from streamlstm.training.fit import Fit, FitSettings, Lent, Look
 from streamlstm.training.lag_sets import lag_sets
-from streamlstm.training.linear import Effort, fit_linear
+from streamlstm.training.linear import SLIGHT, STRONG, Doubt, Effort, fit_linear
 from streamlstm.training.past import Base, Int64s, Lags, Past
 from streamlstm.training.periods import Periods, find_periods
 from streamlstm.training.steps import Trainer
 from streamlstm.training.tail import Scores, Tail, score, tail_of
 from streamlstm.training.weights import Sizes, Weights
 
-LEAST_GAIN = 0.005  # of the mean log RelMAE: what a larger set of lags has to bring
-TRYING = Effort(rows=20_000, iterations=4)
+LEAST_GAIN = 0.005  # of the mean log RelMAE: what a larger set of lags has to bring, or a stronger doubt
 MOST_SCORED = 6  # horizons that choices go by
 TAIL, ALL = "tail", "all"  # stages of the network
 
@@ -47,9 +47,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Tried:
-    """A set of lags, and how its linear forecast does on the tails at `horizons`."""
+    """A set of lags, and how its linear forecast, with the better `doubt`, does on the tails at `horizons`."""
 
     lags: Lags
+    doubt: Doubt
     horizons: tuple[int, ...]
     scores: Scores
 
@@ -111,10 +112,10 @@ def learn_auto(
     for each in _tries(past, tail, held, periods, settings, lent):
         tried.append(each)
         yield each
-    lags, scored = _choice(tried), tried[0].horizons
-    yield Chosen(lags, scored)
-    before = _base(past, tail, lags, settings, lent)
-    everything = _base(past, past.start[1:], lags, settings, lent)
+    best, scored = _choice(tried), tried[0].horizons
+    yield Chosen(best.lags, scored)
+    before = _base(past, tail, best, settings, lent)
+    everything = _base(past, past.start[1:], best, settings, lent)
 
     def scores_of(trainer: Trainer | None) -> Scores:
         return _at(score(past, held, before, trainer, periods.short), settings.horizons, scored)
@@ -152,19 +153,19 @@ def _silent(base: Base, past: Past) -> Weights:
     return Weights(sizes, np.zeros(sizes.total, np.float32))
 
 
-def _base(past: Past, stop: Int64s, lags: Lags, settings: AutoSettings, lent: Lent) -> Base:
+def _base(past: Past, stop: Int64s, best: Tried, settings: AutoSettings, lent: Lent) -> Base:
     random = np.random.Generator(np.random.PCG64([settings.seed, 2]))
-    skip = fit_linear(past, stop, lags, settings.horizons, random, Effort(), lent.executor)
-    return Base(lags, settings.horizons, skip)
+    skip = fit_linear(past, stop, best.lags, settings.horizons, random, Effort(), lent.executor, best.doubt)
+    return Base(best.lags, settings.horizons, skip)
 
 
-def _choice(tried: list[Tried]) -> Lags:
+def _choice(tried: list[Tried]) -> Tried:
     """The first that nothing larger beats by LEAST_GAIN; the smallest where there is nothing to choose by."""
     best = tried[0]
     for each in tried[1:]:
         if each.scores.mean < best.scores.mean - LEAST_GAIN:
             best = each
-    return best.lags
+    return best
 
 
 def _at(scores: Scores, horizons: tuple[int, ...], scored: tuple[int, ...]) -> Scores:
@@ -187,8 +188,14 @@ def _tries(
     past: Past, tail: Int64s, held: Tail, periods: Periods, settings: AutoSettings, lent: Lent
 ) -> Iterator[Tried]:
     horizons = scored_horizons(settings.horizons)
-    longest = int((tail - past.start[:-1]).max(initial=0))
-    for k, lags in enumerate(lag_sets(periods, settings.horizons[-1], longest)):
-        random = np.random.Generator(np.random.PCG64([settings.seed, 1, k]))
-        base = Base(lags, horizons, fit_linear(past, tail, lags, horizons, random, TRYING, lent.executor))
-        yield Tried(lags, horizons, score(past, held, base, None, periods.short))
+    lengths = tail - past.start[:-1]
+    sets = lag_sets(periods, settings.horizons[-1], int(lengths.max(initial=0)), int(lengths.sum()))
+    for k, lags in enumerate(sets):
+        found = []
+        for doubt in (SLIGHT, STRONG):
+            random = np.random.Generator(np.random.PCG64([settings.seed, 1, k]))
+            skip = fit_linear(past, tail, lags, horizons, random, Effort(), lent.executor, doubt)
+            found.append(
+                Tried(lags, doubt, horizons, score(past, held, Base(lags, horizons, skip), None, periods.short))
+            )
+        yield _choice(found)

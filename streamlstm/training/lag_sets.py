@@ -1,19 +1,34 @@
-"""Which lags a model may look at: the newest values, and the path that the series took one and two seasons before."""
+"""Which lags a model may look at: the newest values, and the path that the series took one and two seasons before.
+
+And means of lags further back, of one weight each: what is usual at each point of the season, over several of them, or,
+where there is none, around longer and longer ago. A mean of many values tells a level that each of them hides in noise,
+at the price of one weight (what exponential smoothing gains by, as a linear forecast).
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 from streamlstm.model.features import MAX_LAG
 from streamlstm.training.past import Lags
 from streamlstm.training.periods import Periods
 
 SHORT = 12
-LONGER = (24, 48)  # newest values: noisy streams gain by them, and they hold several seasons of a few events
+LONGER = (24, 48, 96)  # newest values: noisy streams gain by them, and they hold several seasons of a few events
 SHORT_WITH_SEASON = 3
 PATH = 24  # steps of the season before that are looked at, where fewer are forecast
 MOST_OF_A_PATH = 48
+FURTHEST = (192, 384)  # of the means without a season
+SEASONS = (4, 16)  # that are averaged
+MOST_AVERAGED = 512
+_WIDER = 1.5  # times as far back as the stretch of a mean begins it ends
 _FED_BEFORE = (1, 2, 3, 6, 12)  # steps of the path, and the season itself
+_ROWS_OF_A_WEIGHT = 4
 
 
-def lag_sets(periods: Periods, horizon: int, longest: int) -> list[Lags]:
-    """From small to large. `horizon`: the longest; `longest`: rows of the longest stream before its tail."""
+def lag_sets(periods: Periods, horizon: int, longest: int, rows: int) -> list[Lags]:
+    """From few weights to many. `horizon`: the longest; `longest`: rows of the longest stream before its tail, `rows`:
+    of all streams.
+    """
     short = set(range(1, SHORT + 1))
     sets = [_named("short", short, short)]
     m, M = periods.short, periods.long
@@ -21,8 +36,38 @@ def lag_sets(periods: Periods, horizon: int, longest: int) -> list[Lags]:
         sets += [_named(f"newest {count}", set(range(1, count + 1)), short) for count in LONGER]
     if m:
         sets += _seasonal(m, M, horizon)
-    sets.sort(key=lambda each: len(each.lags))
-    return [each for each in sets if each.lags[-1] <= min(MAX_LAG, longest // 3)] or sets[:1]
+    sets.sort(key=lambda each: each.weights)
+    sets = [each for each in sets if each.lags[-1] <= min(MAX_LAG, longest // 3)] or sets[:1]
+    # where there is a long season its path says more than a mean over all of its days
+    means = [] if M else _seasonal_means(m, horizon) if m else _means()
+    # a mean is worth something where it isn't whole yet, weights that are as many as the rows are not
+    sets += [each for each in means if 5 * each.lags[-1] <= 3 * longest and rows >= _ROWS_OF_A_WEIGHT * each.weights]
+    return sorted(sets, key=lambda each: each.weights)
+
+
+def _means() -> list[Lags]:
+    """Short lags, and the mean over each of the longer and longer stretches behind them."""
+    short, found = set(range(1, SHORT + 1)), []
+    for furthest in FURTHEST:
+        ends = [SHORT]
+        while ends[-1] < furthest:
+            ends.append(min(furthest, int(_WIDER * ends[-1])))
+        groups = [range(first + 1, last + 1) for first, last in pairwise(ends)]
+        found.append(_named(f"means to {furthest}", short, short, groups))
+    return found
+
+
+def _seasonal_means(m: int, horizon: int) -> list[Lags]:
+    """The newest season or two lag by lag, and the mean of the seasons before at each of its points."""
+    short = set(range(1, SHORT + 1))
+    newest, fed = (set(range(1, PATH + 1)), short) if m < PATH else (short | _path(m, horizon), {1, 2} | _fed(m))
+    found = []
+    for seasons in SEASONS:
+        groups = [[lag for lag in range(m + k, seasons * m + 1, m) if lag not in newest] for k in range(m)]
+        groups = [group for group in groups if group]
+        if groups and seasons * m <= MOST_AVERAGED:
+            found.append(_named(f"mean of {seasons} seasons", newest, fed, groups))
+    return found
 
 
 def _seasonal(m: int, M: int, horizon: int) -> list[Lags]:
@@ -48,6 +93,10 @@ def _fed(period: int) -> set[int]:
     return {period, *(period - k for k in _FED_BEFORE if period - k >= 1)}
 
 
-def _named(name: str, lags: set[int], fed: set[int]) -> Lags:
-    ordered = tuple(sorted(lags))
-    return Lags(name, ordered, tuple(k for k, lag in enumerate(ordered) if lag in fed))
+def _named(name: str, lags: set[int], fed: set[int], groups: Sequence[Sequence[int]] = ()) -> Lags:
+    """groups: lags that share a weight, besides those that have their own."""
+    weight = {lag: k for k, lag in enumerate(sorted(lags))}
+    weight |= {lag: len(lags) + k for k, group in enumerate(groups) for lag in group}
+    ordered = tuple(sorted(weight))
+    places = tuple(k for k, lag in enumerate(ordered) if lag in fed)
+    return Lags(name, ordered, places, tuple(weight[lag] for lag in ordered) if groups else None)

@@ -1,6 +1,7 @@
 """The linear part of the forecast: least absolute errors of lagged values, over rows of all streams.
 
-By iteratively reweighted least squares (Schlossmacher 1973), in each stream's own unit, with a small ridge.
+By iteratively reweighted least squares (Schlossmacher 1973), in each stream's own unit, with a ridge: few rows say
+little of many weights.
 """
 
 from concurrent.futures import Executor
@@ -16,8 +17,20 @@ Int64s = NDArray[np.int64]
 
 CLIP = 50.0  # units: beyond, a lagged value says no more
 _RIDGE = 1e-5  # of the number of rows
-_DOUBT = 3.0  # rows, of units, that tell nothing: so much has to be outweighed where rows are few
 _FLOOR = 0.1  # of the median residual: below, a row weighs no more
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What weights have to outweigh: so many `rows` that tell nothing. In those each lag lies a unit from the newest
+    value, or, `sized`, as far as it does on the average: a far lag is then believed no sooner than a near one.
+    """
+
+    rows: float
+    sized: bool
+
+
+SLIGHT, STRONG = Doubt(3.0, sized=False), Doubt(20.0, sized=True)
 
 
 @dataclass(frozen=True)
@@ -28,8 +41,8 @@ class Effort:
     iterations: int = 5
     work: float = 6e10
 
-    def rows_for(self, lags: int, outputs: int) -> int:
-        return int(min(self.rows, max(20 * lags, self.work / (self.iterations * outputs * lags**2))))
+    def rows_for(self, weights: int, outputs: int) -> int:
+        return int(min(self.rows, max(20 * weights, self.work / (self.iterations * outputs * weights**2))))
 
 
 def fit_linear(
@@ -40,30 +53,41 @@ def fit_linear(
     random: np.random.Generator,
     effort: Effort,
     executor: Executor | None = None,
+    doubt: Doubt = SLIGHT,
 ) -> Floats:
     """The skip connection, float64 [O, L], of rows before `stop` [S]: those of model.features. Zeros without rows.
 
     The horizons are fitted each on its own, by the threads of `executor`.
     """
-    most = effort.rows_for(len(lags.lags), len(horizons))
+    C = lags.weights
+    most = effort.rows_for(C, len(horizons))
     joined, known = rows_of(past, stop, lags, horizons, most, CLIP, random)
-    L = len(lags.lags)
+    size = _sizes(joined[:, :C]) if doubt.sized else np.ones(C)
+    joined[:, :C] /= size
 
     def fit(k: int) -> Floats:
-        return _least_absolute(joined[: known[k]], L, L + k, effort.iterations)
+        return _least_absolute(joined[: known[k]], C, C + k, effort.iterations, doubt.rows) / size
 
     fits = executor.map(fit, range(len(horizons))) if executor else map(fit, range(len(horizons)))
-    return np.array(list(fits)).astype(np.float32).astype(np.float64)  # as it will be served
+    column, part = lags.columns
+    skip = np.array(list(fits))[:, column] * part
+    return skip.astype(np.float32).astype(np.float64)  # as it will be served
 
 
-def _least_absolute(joined: Floats, columns: int, target: int, iterations: int) -> Floats:
+def _sizes(columns: Floats) -> Floats:
+    """Root mean squares [C]; 1 of a column that is zero."""
+    squares = (columns**2).sum(axis=0) / max(len(columns), 1)
+    return np.sqrt(np.where(squares > 0, squares, 1.0))
+
+
+def _least_absolute(joined: Floats, columns: int, target: int, iterations: int, doubt: float) -> Floats:
     n = len(joined)
     found, weight, residual = np.zeros(columns), np.ones(n), np.empty(n)
     gram, scratch = np.empty((columns, columns + 1)), np.empty((ROWS_AT_ONCE, columns + 1))
     for _ in range(iterations if n else 0):
         weighted_gram(joined, columns, target, weight, scratch, gram)
         solution = np.empty(columns)
-        if not solve(gram, _RIDGE * n + _DOUBT, solution):
+        if not solve(gram, _RIDGE * n + doubt, solution):
             break
         found = solution
         residuals(joined, columns, target, found, residual)

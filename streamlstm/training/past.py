@@ -47,11 +47,24 @@ def past_of(x: Floats, others: Float32s, start: Int64s) -> Past:
 
 @dataclass(frozen=True)
 class Lags:
-    """A set of lags, in events, increasing; and the indices of those that the network sees."""
+    """A set of lags, in events, increasing; the indices of those that the network sees; and the number of each lag's
+    weight in the linear part, from 0 on: lags that share one enter it by their mean. None: each has its own.
+    """
 
     name: str
     lags: tuple[int, ...]
     fed: tuple[int, ...]
+    weight: tuple[int, ...] | None = None
+
+    @property
+    def columns(self) -> tuple[Int64s, Floats]:
+        """Of a regression: that of each lag, int64 [L], and the lag's part in it, float64 [L]."""
+        column = np.arange(len(self.lags)) if self.weight is None else np.array(self.weight, np.int64)
+        return column, 1.0 / np.bincount(column)[column]
+
+    @property
+    def weights(self) -> int:
+        return len(self.lags) if self.weight is None else max(self.weight) + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +94,9 @@ def rows_of(
     limit: float,
     random: np.random.Generator,
 ) -> tuple[Floats, Int64s]:
-    """Rows of a regression, [n, L + O]: u of every lag within `limit`, then the targets in units of the stream; and how
-    many of the rows, from the first on, know the target of each horizon [O].
+    """Rows of a regression, [n, C + O]: u of every lag within `limit`, or the mean of those that share a weight; then
+    the targets in units of the stream. And how many of the rows, from the first on, know the target of each horizon
+    [O].
 
     All rows before `stop` [S] with a target that lies before it too, or `most` of them, spread evenly.
     """
@@ -99,9 +113,9 @@ def rows_of(
     reach = np.minimum(stop[stream] - 1 - row, horizons[-1])
     order = np.argsort(-reach, kind="stable")
     stream, row, reach = stream[order], row[order], reach[order]
-    joined, known = np.empty((len(row), len(lags.lags) + len(horizons))), np.empty(len(row), np.bool_)
+    joined, known = np.empty((len(row), lags.weights + len(horizons))), np.empty(len(row), np.bool_)
     cut_rows(
-        past.x, past.held, past.unit, past.start, stop, stream, row, np.array(lags.lags),
+        past.x, past.held, past.unit, past.start, stop, stream, row, np.array(lags.lags), *lags.columns,
         np.array(horizons), limit, joined, known,
     )  # fmt: skip
     if not known.all():

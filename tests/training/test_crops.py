@@ -102,6 +102,14 @@ def test_rows_of_a_regression() -> None:
     assert {row.tobytes() for row in joined[len(whole) :]} == {np.array(row).tobytes() for row in ends}
 
 
+def test_lags_of_one_weight_are_averaged() -> None:
+    past, shared = made(), Lags("shared", LAGS.lags, LAGS.fed, (0, 1, 0))
+    joined, _ = rows_of(past, past.start[1:], LAGS, HORIZONS, 10_000, 50.0, np.random.default_rng(0))
+    means, _ = rows_of(past, past.start[1:], shared, HORIZONS, 10_000, 50.0, np.random.default_rng(0))
+    expected = np.stack([(joined[:, 0] + joined[:, 2]) / 2, joined[:, 1], joined[:, 3], joined[:, 4]], axis=1)
+    assert np.array_equal(means, expected)
+
+
 def test_few_rows_are_spread_over_all() -> None:
     past = made()
     all_of_it, _ = rows_of(past, past.start[1:], LAGS, HORIZONS, 10_000, 50.0, np.random.default_rng(0))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streamlstm.kernels.least_squares import ROWS_AT_ONCE, solve, weighted_gram
-from streamlstm.training.linear import Effort, fit_linear
+from streamlstm.training.linear import SLIGHT, STRONG, Effort, fit_linear
 from streamlstm.training.past import Lags, Past, past_of
 
 LAGS = Lags("made", (1, 2, 3), (0,))
@@ -70,6 +70,31 @@ def test_few_rows_do_not_learn_their_noise() -> None:
         errors += float(np.abs(x[t + 1] - x[t] - d @ skip).sum())
         naive += float(np.abs(x[t + 1] - x[t]).sum())
     assert errors < 1.25 * naive
+
+
+def test_a_level_in_noise_is_told_by_a_mean() -> None:
+    """60 rows of noise: one weight for 30 lags finds more of their mean than 30 weights do."""
+    many = Lags("many", tuple(range(1, 31)), (0,))
+    mean = Lags("mean", many.lags, many.fed, (0,) * 30)
+    errors = {"many": 0.0, "mean": 0.0}
+    for seed in range(10):
+        x = np.random.default_rng(seed).normal(size=600)
+        past, t = past_of(x, np.empty((600, 0), np.float32), np.array([0, 600])), np.arange(90, 599)
+        d = np.stack([x[t - lag] - x[t] for lag in many.lags], 1)
+        for lags in (many, mean):
+            skip = fit_linear(past, np.array([90]), lags, (1,), np.random.default_rng(0), Effort())[0]
+            errors[lags.name] += float(np.abs(x[t + 1] - x[t] - d @ skip).mean())
+            if lags is mean:
+                assert np.ptp(skip) == 0.0
+    assert errors["mean"] < 0.9 * errors["many"]
+
+
+def test_a_strong_doubt_believes_few_rows_less() -> None:
+    past, size = autoregression(60), {}
+    for doubt in (SLIGHT, STRONG):
+        size[doubt] = np.abs(fit(past, doubt=doubt)).sum(axis=1)
+        assert fit(autoregression(20_000), doubt=doubt)[0] == pytest.approx([0.3, 0.0, 0.05], abs=0.05)
+    assert (size[STRONG] < size[SLIGHT]).all()
 
 
 def test_a_near_horizon_learns_from_rows_that_do_not_reach_the_far_one() -> None:
