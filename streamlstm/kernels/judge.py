@@ -4,12 +4,16 @@ Three candidates for the value h steps ahead: the model, the newest value ("naiv
 ("seasonal"). For each horizon, at every event:
 
     join      the forecast made h events ago meets its actual y:
-                  limit  =  LIMIT max(scale, mean |y - naive| so far)
-                  scale  <- scale + g (min(|y - yhat|, limit) - scale)
-                  E_c    <- (1 - g) E_c + min(|y - candidate_c|, limit)
+                  limit  =  LIMIT max(scale, E_naive)
+                  scale  <- scale + g (min(|y - yhat|, limit) - scale)          g: 1 / residuals at first
+                  E_c    <- E_c + g (min(|y - candidate_c|, limit) - E_c)
                   log q of each side <- log q + own step + common step
     combine   weights max((min E / E_c)^4 - WORTHLESS, 0): inverse errors (Bates and Granger 1969), but steeper;
-              yhat = their mean;  lower = yhat - q_below scale,  upper = yhat + q_above scale
+              mixed = their mean;  yhat = mixed + trust (model - mixed)
+              trust = 1 / (1 + DISTRUST (E_model / scale)^16), 0 where the model has no weight
+              lower = yhat - q_below scale,  upper = yhat + q_above scale
+
+Where what was emitted did worse than the model alone, trust goes back to the model.
 
 The steps of log q are those of quantile tracking (Gibbs and Candes 2021, "Adaptive conformal inference under
 distribution shift"; Angelopoulos, Candes and Tibshirani 2023, "Conformal PID control"), a missed side's up and the
@@ -52,6 +56,8 @@ from streamlstm.kernels.words import load_real, signed, store_real
 FLOAT_MAX = float(np.finfo(np.float32).max)
 LIMIT = 20.0  # times what is usual: one absurd value counts for some events, not for ever
 WORTHLESS = 0.0016  # 0.2^4: a candidate with five times the error of the best has no say
+DISTRUST = 3.0  # of the model beside the mean of the candidates: where both were as good, 1 / (1 + DISTRUST) of the way
+SQUARINGS = 4  # to the 16th: a tenth more error is a lot
 FIRST_Q = 2.5  # half the width in mean absolute residuals: 5 % of a Laplace distribution lie beyond 2.3
 UNSURE = 3.0  # the interval is 1 + UNSURE / residuals times as wide
 MOST = 1 << 24  # events and residuals are counted up to here: as far as float32 counts
@@ -174,12 +180,12 @@ def join(
     add_errors(total, residual, naive_error, seasonal_error)
 
     gain, seen = load_real(rate + 8 * at.GAIN), min(load(words, at.RESIDUALS) + 1.0, np.float64(MOST))
-    model_sum, naive_sum = load(words, at.MODEL_ERROR), load(words, at.NAIVE_ERROR)
-    seasonal_sum, scale = load(words, at.SEASONAL_ERROR), load(words, at.SCALE)
-    usual = max(scale, gain * naive_sum)
+    model_mean, naive_mean = load(words, at.MODEL_ERROR), load(words, at.NAIVE_ERROR)
+    seasonal_mean, scale = load(words, at.SEASONAL_ERROR), load(words, at.SCALE)
+    usual = max(scale, naive_mean)
     limit = min(LIMIT * usual, FLOAT_MAX) if usual > 0.0 and seen > 4.0 else FLOAT_MAX
-    scale += (gain if seen * gain >= 1.0 else 1.0 / seen) * (min(abs(residual), limit) - scale)
-    kept = 1.0 - gain
+    part = gain if seen * gain >= 1.0 else 1.0 / seen
+    scale += part * (min(abs(residual), limit) - scale)
     q_below, q_above = load(words, at.BELOW), load(words, at.ABOVE)
     if seen == 1.0:
         q_below = q_above = FIRST_Q
@@ -187,9 +193,9 @@ def join(
         case = at.LEFT_BELOW * signed(y < yhat - below) + at.LEFT_ABOVE * signed(y > yhat + above)
         add_coverage(total, case, below + above)
         q_below, q_above = next_q(q_below, rate, 0, case, seen), next_q(q_above, rate, 1, case, seen)
-    store(words, at.MODEL_ERROR, min(kept * model_sum + min(model_error, limit), FLOAT_MAX))
-    store(words, at.NAIVE_ERROR, min(kept * naive_sum + min(naive_error, limit), FLOAT_MAX))
-    store(words, at.SEASONAL_ERROR, min(kept * seasonal_sum + min(seasonal_error, limit), FLOAT_MAX))
+    store(words, at.MODEL_ERROR, model_mean + part * (min(model_error, limit) - model_mean))
+    store(words, at.NAIVE_ERROR, naive_mean + part * (min(naive_error, limit) - naive_mean))
+    store(words, at.SEASONAL_ERROR, seasonal_mean + part * (min(seasonal_error, limit) - seasonal_mean))
     store(words, at.SCALE, scale)
     store(words, at.BELOW, q_below)
     store(words, at.ABOVE, q_above)
@@ -206,7 +212,9 @@ def weight(least: float, error: float) -> float:
 
 @embedded
 def combine(words: int, model: float, naive: float, seasonal: float, has_season: bool) -> float:
-    """The mean of the candidates, weighted by what they were worth; the model where that isn't known."""
+    """The mean of the candidates, weighted by what they were worth, and back towards the model where that did harm; the
+    model where nothing is known.
+    """
     if load(words, at.RESIDUALS) == 0.0:
         return model
     model_error, naive_error = load(words, at.MODEL_ERROR), load(words, at.NAIVE_ERROR)
@@ -214,7 +222,21 @@ def combine(words: int, model: float, naive: float, seasonal: float, has_season:
     least = min(model_error, naive_error, seasonal_error)
     model_weight, seasonal_weight = weight(least, model_error), weight(least, seasonal_error)
     change = model_weight * (model - naive) + seasonal_weight * (seasonal - naive)
-    return naive + change / (model_weight + seasonal_weight + weight(least, naive_error))
+    mixed = naive + change / (model_weight + seasonal_weight + weight(least, naive_error))
+    if model_weight == 0.0:
+        return mixed
+    return mixed + trust(load(words, at.SCALE), model_error) * (model - mixed)
+
+
+@embedded
+def trust(emitted: float, model: float) -> float:
+    """How far to go from the mean back to the model, by the mean errors of what was emitted and of the model: 1/4 of
+    the way where they are the same, all of it where mixing does harm. No NaN: both are finite, and not below 0.
+    """
+    ratio = (model + TINY) / (emitted + TINY)
+    for _ in range(SQUARINGS):
+        ratio *= ratio
+    return 1.0 / (1.0 + DISTRUST * ratio)
 
 
 @embedded

@@ -25,7 +25,7 @@ from streamlstm.kernels.layout import FLOAT, WORD
 TRACKED_AT = 1  # behind SINCE, int32: events since the stream began or since its last gap, the newest included
 # Words of each horizon, float32.
 (
-    MODEL_ERROR,  # discounted sums of absolute errors, each cut off at a limit
+    MODEL_ERROR,  # means of absolute errors, each cut off at a limit, weighted as those of SCALE
     NAIVE_ERROR,
     SEASONAL_ERROR,
     SCALE,  # exponentially weighted mean |y - yhat| of the forecasts that were emitted
@@ -57,7 +57,7 @@ HORIZON, SEASONAL_LAG, PENDING_FIRST, HORIZON_WORDS = range(4)
 # The rates: float64 [O][RATES]. An actual is INSIDE the interval or has left it; in each case log q of the two sides
 # (0 below, 1 above) takes the step LOG_STEP + 2 * case + side, and so q the factor FACTOR + 2 * case + side.
 (
-    GAIN,  # weight of a new residual in the scale; 1 - GAIN discounts the errors of the guard
+    GAIN,  # weight of a new error in the scale and in the errors of the guard
     RECIPROCAL,  # 1 / h
     HASTE,  # the first FEW steps are longer, 1 + HASTE / residuals times
     LOG_STEP,

@@ -33,7 +33,7 @@ from streamlstm.errors import InvariantError
 LINE = 64  # bytes of a cache line
 WORD = 8
 FLOAT = 4
-STATE_ABI = 3
+STATE_ABI = 4
 """Changes when a row's layout or the arithmetic of a step does: rows of another number mean something else."""
 N_SEEN, LAST_TIME, YHAT = range(3)  # words from the header's start; x and the moments follow the O words of yhat
 HISTORY_WORDS = 4  # before the history's values

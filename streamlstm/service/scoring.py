@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamlstm.engine.forecaster import Forecaster
-from streamlstm.engine.prediction import DEFAULT_LEVEL
 from streamlstm.errors import InvariantError
 from streamlstm.kernels import judge_layout as at
 from streamlstm.kernels.layout import FLOAT, WORD
@@ -136,8 +135,8 @@ def worst_streams(forecaster: Forecaster, most: int = MOST_STREAMS) -> list[dict
 
 
 def _recent_errors(forecaster: Forecaster) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Of each slot, at the first horizon: discounted mean absolute errors of what was emitted and of repeating the last
-    value, and how many forecasts they are of.
+    """Of each slot, at the first horizon: mean absolute errors, newer ones counting more, of what was emitted and of
+    repeating the last value, and how many forecasts they are of.
     """
     layout, rows = forecaster.layout, forecaster.backend.arena.view(np.float32)
     judged = at.JudgeLayout(forecaster.model.horizons)
@@ -147,7 +146,4 @@ def _recent_errors(forecaster: Forecaster) -> tuple[NDArray[np.float64], NDArray
         part = slice(start, start + _ROWS_AT_ONCE)
         for column, word in zip(columns, (at.SCALE, at.NAIVE_ERROR, at.RESIDUALS), strict=True):
             column[part] = rows[part, first + word]
-    own, naive_sums, counts = columns
-    gain = float(at.rates(forecaster.model.horizons, DEFAULT_LEVEL)[0, at.GAIN])
-    weights = (1.0 - (1.0 - gain) ** counts) / gain  # in a discounted sum
-    return own, naive_sums / np.maximum(weights, 1.0), counts
+    return columns[0], columns[1], columns[2]

@@ -29,7 +29,7 @@ FORECAST_BYTES = 240
 # Of what is fetched: the answer in pieces and joined, the next one likewise, a partition's part.
 FETCH_COPIES = 5
 
-# Of records that one round of the daemon takes: half as much costs 5 % more CPU per event, for the turns of the loop; the
+# Of records that one round of the daemon takes: half as much costs 5 % more CPU per event, in turns of the loop; the
 # columns of more, some 300 bytes an event, leave the caches.
 _ROUND_BYTES = 2 << 20
 

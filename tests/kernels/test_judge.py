@@ -52,7 +52,7 @@ class Horizon:
             self.sums[word] += amount
         gain = 0.04 / (1.0 + (self.h - 1) / 24.0)
         self.seen += 1
-        usual = max(self.scale, gain * self.errors[1])
+        usual = max(self.scale, self.errors[1])
         limit = min(20.0 * usual, FLOAT_MAX) if usual > 0.0 and self.seen > 4 else FLOAT_MAX
         pace = 1.0 / self.seen if self.seen * gain < 1.0 else gain
         scale = self.scale + pace * (min(abs(residual), limit) - self.scale)
@@ -66,7 +66,7 @@ class Horizon:
                 factor = growth((1.0 + (10.0 / self.h) / self.seen) * step if self.seen <= 100 else step)
                 self.q[side] = f32(min(max(self.q[side] * factor, 1e-3), 1e4))
         for c, error in enumerate(errors):
-            self.errors[c] = f32((1.0 - gain) * self.errors[c] + min(error, limit))
+            self.errors[c] = f32(self.errors[c] + pace * (min(error, limit) - self.errors[c]))
         self.scale = f32(scale)
 
     def mixes(self, model: float, naive: float, seasonal: float | None) -> float:
@@ -76,7 +76,13 @@ class Horizon:
         ratios = [(min(errors) + 1e-60) / (error + 1e-60) for error in errors]
         weights = [max((ratio * ratio) * (ratio * ratio) - 0.0016, 0.0) for ratio in ratios]
         change = weights[0] * (model - naive) + weights[2] * ((naive if seasonal is None else seasonal) - naive)
-        return f32(naive + change / (weights[0] + weights[2] + weights[1]))
+        mixed = naive + change / (weights[0] + weights[2] + weights[1])
+        if weights[0] == 0.0:
+            return f32(mixed)
+        power = (self.errors[0] + 1e-60) / (self.scale + 1e-60)
+        for _ in range(4):
+            power *= power
+        return f32(mixed + 1.0 / (1.0 + 3.0 * power) * (model - mixed))
 
 
 class Equations:
