@@ -122,8 +122,6 @@ class Cluster:
 
     def close(self) -> None:
         """Idempotent; requests under way are Lost."""
-        with suppress(Exception):  # closed already, or the I/O thread has died
-            self._connections.run(self._connections.close)  # in that thread, between two steps of a connection
         self._connections.close()
         self._connections._net.close()
 

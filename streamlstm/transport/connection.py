@@ -26,6 +26,7 @@ connection, and a release outside SUPPORTED is refused.
 
 import inspect
 import socket
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -179,6 +180,15 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]
     def maybe_raise_auth_failure(self, node_id: Any) -> None:
         if node_id in self._refused:
             raise self._refused.pop(node_id)
+
+    def close(self, node_id: Any = None, timeout_ms: float | None = None) -> None:
+        """In the I/O thread, between two steps of a connection: across it, one that is just being made stays open. From
+        here when that thread is the caller's, or has ended.
+        """
+        if node_id is None and not self.closed:
+            with suppress(Exception):
+                self.run(super().close)
+        super().close(node_id, timeout_ms)
 
     async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
         self._greeted.discard(node.node_id)

@@ -18,6 +18,7 @@ from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import BaseCoordinator
 from kafka.errors import UnknownBrokerIdError
+from kafka.net.connection import KafkaConnection
 from kafka.net.inet import KafkaNetSocket, create_connection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
@@ -117,6 +118,25 @@ def test_a_poll_asks_the_io_thread_only_what_is_not_known(kafka: str, monkeypatc
         assert eventually(lambda: [source.poll(50, 1 << 20), source.is_stable][1])
         assert {"ensure_coordinator_ready_async", "_send_fetches_async"} <= set(asked)
         source.close()
+
+
+def test_connections_are_closed_by_their_own_thread(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Across it, one that is just being made would stay open."""
+    closed_by = set[str]()
+    close = KafkaConnection.close
+
+    def note(connection_: KafkaConnection, *given: Any, **named: Any) -> None:
+        closed_by.add(threading.current_thread().name)
+        close(connection_, *given, **named)
+
+    topic = make_topic(kafka, 1)
+    monkeypatch.setattr(KafkaConnection, "close", note)
+    with connected(kafka) as cluster:
+        source = Source(cluster, SourceSettings((topic,), fresh("group"), session_timeout_ms=6000))
+        group_of(source)
+        source.close()
+        assert {name.split("-")[0] for name in closed_by} == {"kafka"}
+    assert {name.split("-")[0] for name in closed_by} == {"kafka"}
 
 
 def test_a_cluster_whose_io_thread_has_died_is_closed_all_the_same(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
