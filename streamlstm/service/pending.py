@@ -33,8 +33,7 @@ class Part:
 
     def produce_all(self, topic: str, partition: int, batches: list[EncodedBatch]) -> None:
         for encoded in batches:
-            self.produce.append(ProduceBatch(topic, partition, encoded.buffer, encoded.count))
-            self.produced_bytes += len(encoded.buffer)
+            self.produce_records(topic, partition, encoded.buffer, encoded.count)
 
     def produce_records(self, topic: str, partition: int, batch: bytearray, count: int) -> None:
         """A batch of `count` records."""

@@ -22,6 +22,8 @@ connection, and a release outside SUPPORTED is refused.
     lost partitions  the cooperative assignor goes on claiming partitions after on_partitions_lost
     fenced member    a static member whose id was taken is never told; its heartbeats just stop
     failed leaving   leaves the consumer's connections open
+    closing          is done across the I/O thread: a connection that is just being made stays open
+    idle questions   every poll waits for the I/O thread twice, to be told what is known
 """
 
 import inspect
