@@ -113,17 +113,20 @@ def add_errors(
     """Add what was missed in B crops, over rows within [low[b], high[b]), to the sums of slot[b].
 
     y_hat    [B, T, O]: what the network says to `targets`
-    errors   [slots, O, 3], added to: absolute errors of the model, the naive and the seasonal naive forecast (where a
-             season lies before the row; the naive one elsewhere, and with period 0)
+    errors   [slots, K, O, 3], added to, in each of K equal stretches of [low, high): absolute errors of the model, the
+             naive and the seasonal naive forecast (where a season lies before the row; the naive one elsewhere, and
+             with period 0)
     counts   [slots, O], added to
     """
     B, T, outputs = targets.shape
+    stretches = errors.shape[1]
     for b in range(B):
         s = stream[b]
         for step in range(T):
             t = first[b] + step
             if t < low[b] or t >= high[b]:
                 continue
+            of_row = errors[slot[b], (t - low[b]) * stretches // (high[b] - low[b])]
             for k in range(outputs):
                 if not counted[b, step, k]:
                     continue
@@ -132,7 +135,7 @@ def add_errors(
                 if period > 0 and t + h - period * ((h + period - 1) // period) >= start[s]:
                     season = t + h - period * ((h + period - 1) // period)
                 miss = np.float64(targets[b, step, k]) - np.float64(y_hat[b, step, k])
-                errors[slot[b], k, 0] += abs(miss) * unit[t]
-                errors[slot[b], k, 1] += abs(x[t + h] - x[t])
-                errors[slot[b], k, 2] += abs(x[t + h] - x[season])
+                of_row[k, 0] += abs(miss) * unit[t]
+                of_row[k, 1] += abs(x[t + h] - x[t])
+                of_row[k, 2] += abs(x[t + h] - x[season])
                 counts[slot[b], k] += 1

@@ -21,10 +21,11 @@ from streamlstm.training.linear import SLIGHT, STRONG, Doubt, Effort, fit_linear
 from streamlstm.training.past import Base, Int64s, Lags, Past
 from streamlstm.training.periods import Periods, find_periods
 from streamlstm.training.steps import Trainer
-from streamlstm.training.tail import Scores, Tail, score, tail_of
+from streamlstm.training.tail import STRETCHES, Scores, Tail, score, standard_error, tail_of
 from streamlstm.training.weights import Sizes, Weights
 
 LEAST_GAIN = 0.005  # of the mean log RelMAE: what a larger set of lags has to bring, or a stronger doubt
+LEAST_CERTAINTY = 1.0  # standard errors of what means have to bring, which are hundreds of lags for each event to serve
 MOST_SCORED = 6  # horizons that choices go by
 TAIL, ALL = "tail", "all"  # stages of the network
 
@@ -160,10 +161,13 @@ def _base(past: Past, stop: Int64s, best: Tried, settings: AutoSettings, lent: L
 
 
 def _choice(tried: list[Tried]) -> Tried:
-    """The first that nothing larger beats by LEAST_GAIN; the smallest where there is nothing to choose by."""
+    """The first that nothing larger beats; the smallest where there is nothing to choose by."""
     best = tried[0]
     for each in tried[1:]:
-        if each.scores.mean < best.scores.mean - LEAST_GAIN:
+        least = LEAST_GAIN
+        if each.lags.weight is not None and best.lags.weight is None and best.scores.streams:
+            least = max(least, LEAST_CERTAINTY * standard_error(each.scores, best.scores))
+        if each.scores.mean < best.scores.mean - least:
             best = each
     return best
 
@@ -171,7 +175,8 @@ def _choice(tried: list[Tried]) -> Tried:
 def _at(scores: Scores, horizons: tuple[int, ...], scored: tuple[int, ...]) -> Scores:
     places = [horizons.index(horizon) for horizon in scored]
     return replace(
-        scores, model=scores.model[places], seasonal=scores.seasonal[places], counts=scores.counts[places]
+        scores, model=scores.model[places], seasonal=scores.seasonal[places], counts=scores.counts[places],
+        missed=scores.missed[:, :, places],
     )  # fmt: skip
 
 
@@ -196,6 +201,8 @@ def _tries(
             random = np.random.Generator(np.random.PCG64([settings.seed, 1, k]))
             skip = fit_linear(past, tail, lags, horizons, random, Effort(), lent.executor, doubt)
             found.append(
-                Tried(lags, doubt, horizons, score(past, held, Base(lags, horizons, skip), None, periods.short))
+                Tried(
+                    lags, doubt, horizons, score(past, held, Base(lags, horizons, skip), None, periods.short, STRETCHES)
+                )
             )
         yield _choice(found)

@@ -26,8 +26,9 @@ _ROWS_OF_A_WEIGHT = 4
 
 
 def lag_sets(periods: Periods, horizon: int, longest: int, rows: int) -> list[Lags]:
-    """From few weights to many. `horizon`: the longest; `longest`: rows of the longest stream before its tail, `rows`:
-    of all streams.
+    """From few weights to many; means behind the path of a long season, which tells most of what they do.
+
+    `horizon`: the longest; `longest`: rows of the longest stream before its tail, `rows`: of all streams.
     """
     short = set(range(1, SHORT + 1))
     sets = [_named("short", short, short)]
@@ -36,13 +37,11 @@ def lag_sets(periods: Periods, horizon: int, longest: int, rows: int) -> list[La
         sets += [_named(f"newest {count}", set(range(1, count + 1)), short) for count in LONGER]
     if m:
         sets += _seasonal(m, M, horizon)
-    sets.sort(key=lambda each: each.weights)
     sets = [each for each in sets if each.lags[-1] <= min(MAX_LAG, longest // 3)] or sets[:1]
-    # where there is a long season its path says more than a mean over all of its days
-    means = [] if M else _seasonal_means(m, horizon) if m else _means()
+    means = _seasonal_means(m, M, horizon) if m else _means()
     # a mean is worth something where it isn't whole yet, weights that are as many as the rows are not
-    sets += [each for each in means if 5 * each.lags[-1] <= 3 * longest and rows >= _ROWS_OF_A_WEIGHT * each.weights]
-    return sorted(sets, key=lambda each: each.weights)
+    means = [each for each in means if 5 * each.lags[-1] <= 3 * longest and rows >= _ROWS_OF_A_WEIGHT * each.weights]
+    return sorted(sets + means, key=lambda each: (M > 0 and each in means, each.weights))
 
 
 def _means() -> list[Lags]:
@@ -57,10 +56,12 @@ def _means() -> list[Lags]:
     return found
 
 
-def _seasonal_means(m: int, horizon: int) -> list[Lags]:
-    """The newest season or two lag by lag, and the mean of the seasons before at each of its points."""
+def _seasonal_means(m: int, M: int, horizon: int) -> list[Lags]:
+    """The newest season or two lag by lag, a long one's path, and the mean of the seasons before at each point."""
     short = set(range(1, SHORT + 1))
     newest, fed = (set(range(1, PATH + 1)), short) if m < PATH else (short | _path(m, horizon), {1, 2} | _fed(m))
+    if M:
+        newest, fed = newest | _path(M, min(horizon, m)), fed | _fed(M)
     found = []
     for seasons in SEASONS:
         groups = [[lag for lag in range(m + k, seasons * m + 1, m) if lag not in newest] for k in range(m)]

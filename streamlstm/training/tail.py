@@ -20,6 +20,7 @@ FEWEST_OF_A_STREAM = 50
 WARM_UP = 192
 BATCH = 64
 STEPS = 96  # at a time, as in training: its memory is then used again
+STRETCHES = 8  # of the tails, by which a difference is told from luck
 _SMALLEST = 1e-6  # of the naive error: below, two forecasts are equally perfect
 
 
@@ -40,13 +41,15 @@ class Tail:
 @dataclass(frozen=True)
 class Scores:
     """MAE over that of the naive forecast, for each horizon the geometric mean over streams, [O] each; NaN where no
-    tail reaches as far. counts int64 [O]: events; streams: scored at any horizon.
+    tail reaches as far. counts int64 [O]: events; streams: scored at any horizon. missed [V, K, O]: absolute errors of
+    the model in each of K stretches of the tails, 0 where the stream isn't scored.
     """
 
     model: Floats
     seasonal: Floats
     counts: Int64s
     streams: int
+    missed: Floats
 
     @property
     def events(self) -> int:
@@ -77,10 +80,12 @@ def tail_of(past: Past, begin: Int64s) -> Tail:
     return Tail(streams[order], first[order], low[order], high[order])
 
 
-def score(past: Past, tail: Tail, base: Base, trainer: Trainer | None, period: int) -> Scores:
+def score(
+    past: Past, tail: Tail, base: Base, trainer: Trainer | None, period: int, stretches: int = 1
+) -> Scores:  # fmt: skip
     """Of `base` alone, or with what the weights of `trainer` say. period: of the seasonal naive forecast; 0: none."""
     V, horizons = len(tail.stream), np.array(base.horizons)
-    errors, counts = np.zeros((V, len(horizons), 3)), np.zeros((V, len(horizons)), np.int64)
+    errors, counts = np.zeros((V, stretches, len(horizons), 3)), np.zeros((V, len(horizons)), np.int64)
     ends = past.start[1:]
     for begin in range(0, V, BATCH):
         slot = np.arange(begin, min(begin + BATCH, V))
@@ -101,8 +106,22 @@ def score(past: Past, tail: Tail, base: Base, trainer: Trainer | None, period: i
     return _scores(errors, counts)
 
 
-def _scores(errors: Floats, counts: Int64s) -> Scores:
-    """errors [V, O, 3]: sums of the model, naive, seasonal naive. Streams that stand still have no ratio."""
+def standard_error(one: Scores, other: Scores) -> float:
+    """Of the difference of their means, from that in each of the stretches; both are of the same tails and horizons.
+
+    For the logarithm of a sum of errors stands its differential: small differences are what it is asked about.
+    """
+    K = one.missed.shape[1]
+    size = (one.missed + other.missed).sum(axis=1, keepdims=True) / 2
+    streams = np.count_nonzero(size, axis=0)
+    share = one.counts / one.counts.sum() / np.maximum(streams, 1)
+    parts = np.divide(one.missed - other.missed, size, out=np.zeros_like(one.missed), where=size > 0) * share
+    return float(np.sqrt(K * parts.sum(axis=(0, 2)).var(ddof=1)))
+
+
+def _scores(every: Floats, counts: Int64s) -> Scores:
+    """every [V, K, O, 3]: sums of the model, naive, seasonal naive. Streams that stand still have no ratio."""
+    errors = every.sum(axis=1)
     naive = errors[:, :, 1]
     scored = (naive > 0) & (counts > 0)
     streams = int(scored.any(axis=1).sum())
@@ -112,4 +131,5 @@ def _scores(errors: Floats, counts: Int64s) -> Scores:
         logs -= np.log(naive, out=np.zeros_like(naive), where=scored)
         several = scored.sum(axis=0)
         ratios.append(np.where(several > 0, np.exp(logs.sum(axis=0) / np.maximum(several, 1)), np.nan))
-    return Scores(ratios[0], ratios[1], counts.sum(axis=0), streams)
+    missed = every[..., 0] * scored[:, None]
+    return Scores(ratios[0], ratios[1], counts.sum(axis=0), streams, missed)

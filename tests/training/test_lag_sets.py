@@ -32,10 +32,13 @@ def test_from_few_weights_to_many() -> None:
         "newest 96",
     ]  # fmt: skip
     assert names(Periods(24, 0.5)) == ["short", "season", "two of each", "mean of 4 seasons", "mean of 16 seasons"]
-    assert names(Periods(24, 0.5, 168, 0.5)) == ["short", "season", "season and long season", "two of each"]
+    assert names(Periods(24, 0.5, 168, 0.5)) == [
+        "short", "season", "season and long season", "two of each", "mean of 4 seasons", "mean of 16 seasons",
+    ]  # fmt: skip
     for periods in ALL:
         sets = sets_of(periods)
-        assert [each.weights for each in sets] == sorted(each.weights for each in sets)
+        weights = [(periods.long > 0 and each.weight is not None, each.weights) for each in sets]
+        assert weights == sorted(weights)
         assert all(list(each.lags) == sorted(set(each.lags)) and each.lags[0] >= 1 for each in sets)
         assert all(each.fed and each.fed[-1] < len(each.lags) <= MAX_LAGS for each in sets)
 
@@ -64,6 +67,15 @@ def test_means_of_each_point_of_the_season() -> None:
         assert len(found) == m
         assert all({lag % m for lag in group} == {group[0] % m} for group in found)
         assert len({group[0] % m for group in found}) == m
+
+
+def test_means_stand_beside_the_path_of_a_long_season() -> None:
+    (path,) = [each for each in sets_of(Periods(24, 0.5, 168, 0.5)) if each.name == "season and long season"]
+    (means,) = [each for each in sets_of(Periods(24, 0.5, 168, 0.5)) if each.name == "mean of 16 seasons"]
+    assert set(path.lags) <= set(means.lags)
+    shared = {lag for group in groups(means) for lag in group}
+    assert not shared & set(path.lags)
+    assert max(shared) == 16 * 24
 
 
 @pytest.mark.parametrize(
