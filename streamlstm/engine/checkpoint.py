@@ -24,11 +24,11 @@ from streamlstm.kernels import stable_hash
 from streamlstm.kernels.layout import STATE_ABI
 from streamlstm.kernels.observe import NO_TIME
 from streamlstm.state.leaves import FOREVER, Entry, Leaves, Table
-from streamlstm.state.recovery import Flaw, Problem, ancestors, flaw_of, problems, warm_start
+from streamlstm.state.newest import Newest
+from streamlstm.state.recovery import Flaw, Problem, flaw_of, problems, warm_start
 from streamlstm.state.slots import SlotTable, stable_hashes
 from streamlstm.state.snapshot import (
     HASH_BITS,
-    ROOT,
     Chunk,
     ChunkError,
     Header,
@@ -86,7 +86,7 @@ class Restored:
 
 @dataclass(slots=True)
 class _Partition:
-    """`inner`: the leaves above loaded ones; `bad`: what is wrong with a leaf's newest record; `end`: of its log.
+    """`newest`: what was loaded; `end`: of the input's log.
     `log_start`: the first offset that the log holds, -1 until it is told; `is_cut`: it has moved since it first was.
 
     Leaves as of different offsets are exact as long as no stream's fate depends on another's. It does where a stream is
@@ -99,8 +99,7 @@ class _Partition:
     index: int
     leaves: Leaves
     is_loading: bool = True
-    inner: set[Leaf] = field(default_factory=set)
-    bad: dict[Leaf, Flaw] = field(default_factory=dict)
+    newest: Newest = field(default_factory=Newest)
     problems: list[Problem] = field(default_factory=list)
     end: int = 0
     tied: bool = False
@@ -162,10 +161,10 @@ class Checkpoint:
         state.is_loading = False
         state.leaves.begin(now)
 
-    def load(self, partition: int, key: bytes, value: bytes | None) -> None:
-        """Take in one record of the partition of the snapshot topic; call it in the order of the log.
+    def load(self, partition: int, key: bytes, value: bytes | memoryview | None) -> None:
+        """Take in one record of the partition of the snapshot topic; the newest comes first (see Newest).
 
-        A record that can't be used is remembered for `finish`, and the older version of its leaf kept. Where streams
+        A record that can't be used is remembered for `finish`, and an older version of its leaf taken. Where streams
         may be evicted, those of partitions that are live make room. Raises NoRoomError when the streams don't fit,
         ConfigError for keys that are too long.
         """
@@ -174,11 +173,10 @@ class Checkpoint:
             return
         state = self._loading(partition)
         if value is None:
-            self._drop(state, leaf)
-            state.leaves.stored.discard(leaf)
-            state.bad.pop(leaf, None)
+            state.newest.bury(leaf)
             return
-        state.leaves.stored.add(leaf)
+        if not state.newest.asks_for(leaf):
+            return
         try:
             chunk = decode_chunk(value)
             flaw = flaw_of(chunk.header, replace(self._header, partition=partition))
@@ -187,18 +185,22 @@ class Checkpoint:
         except ChunkError as error:
             flaw = Flaw("corrupt", error.problem)
         if flaw is not None:
-            state.bad[leaf] = flaw
+            state.newest.reject(leaf, flaw)
             return
-        state.bad.pop(leaf, None)
         self._install(state, partition, leaf, chunk)
+        state.newest.count(leaf)
+
+    def is_whole(self, partition: int) -> bool:
+        """Whether all streams of the partition are loaded: older records would change nothing."""
+        return self._loading(partition).newest.is_whole
 
     def unreadable(self, partition: int, why: str) -> None:
         """Some records of the partition of the snapshot topic, at this place, can't be read at all.
 
         Older versions of their leaves stand in, as for a damaged chunk.
         """
-        if self._bounded:  # which leaves, nobody knows
-            self._loading(partition).bad[ROOT] = Flaw("corrupt", why)
+        if self._bounded:
+            self._loading(partition).newest.unreadable(why)
 
     def finish(self, partition: int, committed: int | None, first: int, end: int, now: float) -> Restored:
         """Every record is loaded. The input log holds the offsets from `first` up to `end`, its last stable offset.
@@ -207,11 +209,13 @@ class Checkpoint:
         """
         state = self._loading(partition)
         if self._bounded:  # the others may be tied: an older version isn't exact then
-            for leaf in state.bad:
+            for leaf in state.newest.bad:
                 self._drop(state, leaf)
-        state.end, tags, older = end, state.leaves.tags, len(state.bad)
-        state.problems = problems(partition, tags, state.bad, committed, first, end)
-        if not tags and not state.bad and committed is None:
+        state.leaves.stored |= state.newest.stored
+        bad, tags = state.newest.bad, state.leaves.tags
+        state.end, older = end, len(bad)
+        state.problems = problems(partition, tags, bad, committed, first, end)
+        if not tags and not bad and committed is None:
             self.begin(partition, now)
         elif not state.problems:
             self._go_on(state, now)
@@ -313,11 +317,6 @@ class Checkpoint:
         return state
 
     def _install(self, state: _Partition, partition: int, leaf: Leaf, chunk: Chunk) -> None:
-        above = ancestors(leaf)
-        below = [other for other in state.leaves.entries if other.overlaps(leaf)] if leaf in state.inner else []
-        for other in (*above, leaf, *below):  # whatever was written later is right
-            self._drop(state, other)
-        state.inner.update(above)
         if len(chunk.key_len) > self._slots.max_streams - self._slots.n_streams:
             live = [each.index for each in self._partitions.values() if not each.is_loading]
             self._forecaster.make_room(len(chunk.key_len), live)
@@ -339,8 +338,7 @@ class Checkpoint:
 
     def _go_on(self, state: _Partition, now: float) -> None:
         state.is_loading = False
-        state.bad.clear()
-        state.inner.clear()
+        state.newest = Newest()
         self._forecaster.set_watermark(state.index, state.leaves.go_on(now))
         state.tied = self._bounded and len(set(state.leaves.tags.values())) == 1
         self._tell_degraded()
@@ -392,9 +390,10 @@ def _check_keys(leaf: Leaf, chunk: Chunk) -> None:
     hashes = stable_hashes(chunk.key_len, chunk.keys)
     if len(hashes) == 0:
         return
-    if not (leaf.covers(int(hashes.min())) and leaf.covers(int(hashes.max()))):
+    hashes.sort()
+    if not (leaf.covers(int(hashes[0])) and leaf.covers(int(hashes[-1]))):
         raise ChunkError("streams of another leaf")
-    if len(np.unique(hashes)) < len(hashes):  # one key twice; or two of one hash, which happens to somebody some day
+    if (hashes[1:] == hashes[:-1]).any():  # one key twice; or two of one hash, which happens to somebody some day
         text, ends = chunk.keys.tobytes(), np.cumsum(chunk.key_len, dtype=np.int64).tolist()
         if len({text[start:end] for start, end in pairwise([0, *ends])}) < len(hashes):
             raise ChunkError("a stream is there twice")

@@ -1,7 +1,6 @@
 """`streamlstm state`: what the snapshot topic holds, read beside the daemon and without its knowledge.
 
-The topic is read from its start to its last stable offset; the newest sound version of every chunk counts, and what is
-written later counts against what it overlaps: as in a restart (engine/checkpoint.py).
+The topic is read as in a restart, newest first until every stream is there; the same chunks count (state/newest.py).
 """
 
 import time
@@ -19,12 +18,13 @@ from streamlstm.kernels.layout import STATE_ABI, StateDtype
 from streamlstm.model.model_file import Model, load
 from streamlstm.service.stream_columns import Columns, columns_of
 from streamlstm.service.wiring import connection_settings
-from streamlstm.state.recovery import Flaw, Problem, ancestors, flaw_of, problems
+from streamlstm.state.newest import Newest
+from streamlstm.state.recovery import Flaw, Problem, flaw_of, problems
 from streamlstm.state.slots import stable_hashes
 from streamlstm.state.snapshot import ROOT, Chunk, ChunkError, Header, Leaf, decode_chunk
+from streamlstm.transport.backward_reader import BackwardReader
 from streamlstm.transport.cluster import Cluster
 from streamlstm.transport.fetched import PoisonBatch
-from streamlstm.transport.log_reader import LogReader, records
 from streamlstm.transport.offsets import committed_offsets
 from streamlstm.transport.produce_one import produce_one
 from streamlstm.transport.topics import describe_topics, log_ranges
@@ -45,10 +45,9 @@ class Stored:
 
 @dataclass(slots=True)
 class Cover:
-    """The chunks of one partition; `load` takes the records of the topic in log order.
+    """The chunks of one partition; `load` takes the records of the topic, the newest first.
 
-    `model` None: any model and state_dtype will do. `keep` says of which leaves the whole chunk is kept; `flaws` has
-    what is wrong with the newest record of a leaf.
+    `model` None: any model and state_dtype will do. `keep` says of which leaves the whole chunk is kept.
     """
 
     owner: tuple[str, str, int]
@@ -56,33 +55,33 @@ class Cover:
     state_dtype: StateDtype
     keep: Callable[[Leaf], bool]
     chunks: dict[Leaf, Stored] = field(default_factory=dict)
-    flaws: dict[Leaf, Flaw] = field(default_factory=dict)
+    newest: Newest = field(default_factory=Newest)
     damaged: list[str] = field(default_factory=list)
-    _inner: set[Leaf] = field(default_factory=set)
 
-    def load(self, key: bytes, value: bytes | None) -> None:
+    @property
+    def flaws(self) -> dict[Leaf, Flaw]:
+        """What is wrong with the newest record of a leaf."""
+        return self.newest.bad
+
+    def load(self, key: bytes, value: bytes | memoryview | None) -> None:
         leaf = Leaf.of_key(key)
         if leaf is None:
             return
         if value is None:
-            self.chunks.pop(leaf, None)
-            self.flaws.pop(leaf, None)
+            self.newest.bury(leaf)
+            return
+        if not self.newest.asks_for(leaf):
             return
         try:
             chunk = decode_chunk(value)
         except ChunkError as error:
-            self.flaws[leaf] = Flaw("corrupt", error.problem)
+            self.newest.reject(leaf, Flaw("corrupt", error.problem))
             return
         flaw = flaw_of(chunk.header, self._expected(chunk.header))
         if flaw is not None:
-            self.flaws[leaf] = flaw
+            self.newest.reject(leaf, flaw)
             return
-        self.flaws.pop(leaf, None)
-        above = ancestors(leaf)
-        below = [other for other in self.chunks if other.overlaps(leaf)] if leaf in self._inner else []
-        for other in (*above, *below):
-            self.chunks.pop(other, None)
-        self._inner.update(above)
+        self.newest.count(leaf)
         self.chunks[leaf] = Stored(chunk.header, len(value), chunk if self.keep(leaf) else None)
 
     def _expected(self, found: Header) -> Header:
@@ -234,21 +233,22 @@ class Inspection:
 
     def _read(self, partition: int, cover: Cover, progress: Progress) -> None:
         first, end = self._ranges[partition]
-        reader = LogReader(self._cluster, self._topic, partition, first)
-        while reader.position < end:
+        reader = BackwardReader(self._cluster, self._topic, partition, first, end)
+        while reader.position > first and not cover.newest.is_whole:
             before = reader.position
-            batches = reader.read(self._patience)
+            found = reader.read(self._patience)
             if reader.position == before:
-                raise RetryError(
-                    f"{self._topic}-{partition}: expected records up to offset {end}; found none at {before}"
-                )
-            for batch in batches:
-                if isinstance(batch, PoisonBatch):
-                    cover.damaged.append(f"offsets {batch.base_offset} to {batch.last_offset}: {batch.message}")
+                raise RetryError(f"{self._topic}-{partition}: expected records up to offset {before}; found no more")
+            for each in found:
+                if cover.newest.is_whole:
+                    break
+                if isinstance(each, PoisonBatch):
+                    cover.damaged.append(f"offsets {each.base_offset} to {each.last_offset}: {each.message}")
                     continue
-                for _, _, key, value, _ in records(batch):
-                    cover.load(key or b"", value)
-            progress(min(reader.position, end) - before)
+                _, _, key, value, _ = each
+                cover.load(key or b"", value)
+            progress(before - reader.position)
+        progress(reader.position - first)  # what isn't needed
 
 
 def judged(
@@ -261,7 +261,7 @@ def judged(
     flaws = dict(cover.flaws)
     if bounded:
         if cover.damaged:  # which leaves, nobody knows
-            flaws[ROOT] = Flaw("corrupt", cover.damaged[-1])
+            flaws[ROOT] = Flaw("corrupt", cover.damaged[0])
         tags = {leaf: tag for leaf, tag in tags.items() if leaf not in flaws}
     notes = [
         f"{leaf.key.decode()}: the newest version is damaged ({flaw.message}); an older one counts"

@@ -161,8 +161,10 @@ class Ownership:
             self._restored.clear()
 
     def _take_in(self, until: float) -> None:
+        """What has been read by then; where no other partition is to be served, what comes meanwhile too."""
+        is_idle = not self._owned - self._restoring.keys() - self._restored.keys()
         for where in list(self._restoring):
-            while where in self._restoring and self._take_one(where):
+            while where in self._restoring and self._take_one(where, until - self._clock() if is_idle else 0.0):
                 if self._clock() >= until:
                     return
 
@@ -175,12 +177,12 @@ class Ownership:
         left = forecaster.slots.max_streams - held
         return UNEVEN * held * len(self._restoring) <= left * len(known)
 
-    def _take_one(self, where: TopicPartition) -> bool:
-        """Take in one record of a partition's snapshots; False when none is there."""
+    def _take_one(self, where: TopicPartition, timeout: float) -> bool:
+        """Take in one record of a partition's snapshots; False when none came within `timeout` seconds."""
         checkpoint, restorer = self._pipeline.checkpoint, self._restorer
         assert checkpoint is not None
         assert restorer is not None
-        match restorer.take(where[1]):
+        match restorer.take(where[1], timeout):
             case None:
                 return False
             case ChunkRecord(key, value):
@@ -195,7 +197,7 @@ class Ownership:
                 self._finish(where, self._restoring.pop(where), checkpoint, first, end)
         return True
 
-    def _load(self, where: TopicPartition, checkpoint: Checkpoint, key: bytes, value: bytes | None) -> None:
+    def _load(self, where: TopicPartition, checkpoint: Checkpoint, key: bytes, value: memoryview | None) -> None:
         """Raises ConfigError for what no partition can load."""
         assert self._restorer is not None
         try:
@@ -208,6 +210,8 @@ class Ownership:
             return
         self._counters.restored_chunks += 1
         reach("chunk_loaded")
+        if checkpoint.is_whole(where[1]):
+            self._restorer.enough(where[1])
 
     def _finish(
         self,

@@ -1,7 +1,7 @@
-"""Reads the snapshots of new partitions, on a thread of its own and over connections of its own.
+"""Reads the snapshots of new partitions, newest first, on a thread of its own and over connections of its own.
 
-The loop takes what has been read, chunk by chunk, between its own rounds; partitions are read one after another, so
-that what waits in memory is bounded by QUEUED_RECORDS, however large the state is.
+The loop takes what has been read, chunk by chunk, between its own rounds, until it has every stream. Partitions are
+read one after another: what waits in memory is bounded, however large the state is.
 """
 
 from collections.abc import Callable
@@ -11,25 +11,25 @@ from queue import Empty, Full, Queue
 from threading import Event
 from typing import TypeVar
 
-from streamlstm.errors import BadDataError, FencedError, RetryError
+from streamlstm.errors import FencedError, RetryError
+from streamlstm.transport.backward_reader import BackwardReader, Stored
 from streamlstm.transport.cluster import Cluster
-from streamlstm.transport.fetched import FetchedBatch, PoisonBatch
-from streamlstm.transport.log_reader import LogReader, records
+from streamlstm.transport.fetched import PoisonBatch
 from streamlstm.transport.topics import log_ranges
 
 Answer = TypeVar("Answer")
 
-QUEUED_RECORDS = 8
+QUEUED_RECORDS = 16  # as many as a window has, while the next one is read
 READ_SECONDS = 1.0
 PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkRecord:
-    """One record of the snapshot topic, in log order. Without a value it is a tombstone."""
+    """One record of the snapshot topic. Without a value it is a tombstone."""
 
     key: bytes
-    value: bytes | None
+    value: memoryview | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class EndOfSnapshots:
-    """All has been read. The input partition holds the offsets [first, end)."""
+    """All has been read, or enough. The input partition holds the offsets [first, end)."""
 
     first: int
     end: int
@@ -56,6 +56,7 @@ Read = ChunkRecord | Unreadable | EndOfSnapshots
 class _Job:
     partition: int
     cancelled: Event = field(default_factory=Event)
+    has_enough: Event = field(default_factory=Event)
     items: Queue[Read | Exception] = field(default_factory=lambda: Queue(QUEUED_RECORDS))
 
     def put(self, item: Read | Exception) -> None:
@@ -80,7 +81,7 @@ class Restorer:
         self._jobs: dict[int, _Job] = {}
 
     def begin(self, partition: int) -> None:
-        """Read the partition's snapshots from the beginning."""
+        """Read the partition's snapshots."""
         self.cancel(partition)
         job = self._jobs[partition] = _Job(partition)
         self._executor.submit(self._read, job)
@@ -90,17 +91,22 @@ class Restorer:
         if job is not None:
             job.cancelled.set()
 
+    def enough(self, partition: int) -> None:
+        """Older snapshots of the partition aren't needed: what has been read is the last but for EndOfSnapshots."""
+        self._jobs[partition].has_enough.set()
+
     def close(self) -> None:
         for partition in list(self._jobs):
             self.cancel(partition)
 
-    def take(self, partition: int) -> Read | None:
-        """What has been read next; None when there is nothing yet. Nothing comes after EndOfSnapshots.
+    def take(self, partition: int, timeout: float) -> Read | None:
+        """What has been read next; None when nothing came within `timeout` seconds. Nothing comes after EndOfSnapshots.
 
         Raises what made reading impossible (AccessError, InputMissingError, ..., or a bug).
         """
+        items = self._jobs[partition].items
         try:
-            item = self._jobs[partition].items.get_nowait()
+            item = items.get(timeout=timeout) if timeout > 0 else items.get_nowait()
         except Empty:
             return None
         if isinstance(item, Exception):
@@ -129,27 +135,26 @@ class Restorer:
         if found is None:
             return
         first, end = found[job.partition]
-        reader = LogReader(cluster, self._snapshot_topic, job.partition, first)
-        while reader.position < end:
-            batches = _patiently(job, lambda: reader.read(READ_SECONDS))
-            if batches is None:
+        reader = BackwardReader(cluster, self._snapshot_topic, job.partition, first, end)
+        while reader.position > first and not job.has_enough.is_set():
+            found_there = _patiently(job, lambda: reader.read(READ_SECONDS))
+            if found_there is None:
                 return
-            for batch in batches:
-                _put_records(job, batch)
+            _put_all(job, found_there)
         found = _patiently(job, lambda: log_ranges(cluster, self._input_topic, [job.partition]))
         if found is not None:
             job.put(EndOfSnapshots(*found[job.partition]))
 
 
-def _put_records(job: _Job, batch: FetchedBatch | PoisonBatch) -> None:
-    if isinstance(batch, PoisonBatch):
-        job.put(Unreadable(batch.base_offset, batch.last_offset, batch.message))
-        return
-    try:
-        for _, _, key, value, _ in records(batch):
+def _put_all(job: _Job, found: list[Stored]) -> None:
+    for each in found:
+        if job.has_enough.is_set():
+            return
+        if isinstance(each, PoisonBatch):
+            job.put(Unreadable(each.base_offset, each.last_offset, each.message))
+        else:
+            _, _, key, value, _ = each
             job.put(ChunkRecord(key or b"", value))
-    except BadDataError as error:
-        job.put(Unreadable(batch.base_offset, batch.last_offset, str(error)))
 
 
 def _patiently(job: _Job, attempt: Callable[[], Answer]) -> Answer | None:

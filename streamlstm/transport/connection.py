@@ -69,6 +69,7 @@ ACCESS_ERRORS = (
 FIRST_ERRORS = (UntrustedBrokerError, CutOffError)
 _HANGING_UP = (kafka_errors.KafkaConnectionError, kafka_errors.IllegalSaslStateError)
 _RECEIVE_LIMIT = 1 << 30
+_ALONE_READ_BYTES = 1 << 18  # more of an answer in the socket closes the window: the sender waits 5 ms each time
 QUIETLY = {"slow_task_threshold_secs": 0}  # or a machine that is short of CPU gets warnings about the library's inside
 
 
@@ -249,6 +250,6 @@ def open_connections(settings: ConnectionSettings) -> Connections:
         "socket_connection_setup_timeout_ms": settings.request_timeout_ms,
         "socket_connection_setup_timeout_max_ms": settings.connect_timeout_ms,
     }
-    connections = Connections(net, tls, settings.read_bytes, **configs)
+    connections = Connections(net, tls, min(settings.read_bytes, _ALONE_READ_BYTES), **configs)
     net.start()
     return connections

@@ -12,7 +12,7 @@ from streamlstm.errors import BadDataError
 from streamlstm.transport.fetched import FetchedBatch
 
 Headers = list[tuple[str, bytes | None]]
-Record = tuple[int, int, bytes | None, bytes | None, Headers]
+Record = tuple[int, int, bytes | None, memoryview | None, Headers]
 
 RECORD_FRAME_BYTES = 64
 """What a record takes at most beyond its key and value, and its share of the header of a batch of one."""
@@ -35,6 +35,8 @@ def encode_batch(records: Sequence[tuple[bytes | None, bytes | None]], timestamp
 
 def records(batch: FetchedBatch) -> Iterator[Record]:
     """Offset, timestamp (epoch milliseconds), key, value and headers of each record from `min_offset` on.
+
+    Values are views: a copy of each would cost a large snapshot more than the reading of it.
 
     Raises BadDataError where the records are not what the batch's header says: its CRC was right, so its producer made
     them so.
@@ -59,12 +61,12 @@ def records(batch: FetchedBatch) -> Iterator[Record]:
         raise BadDataError(f"{where}: the record batch cannot be taken apart at byte {at}: {error}") from error
 
 
-def _record(body: memoryview) -> tuple[int, int, bytes | None, bytes | None, Headers]:
+def _record(body: memoryview) -> tuple[int, int, bytes | None, memoryview | None, Headers]:
     """Offset delta, timestamp delta, key, value and headers of one record without its length."""
     time, at = decode_varint(body, 1)
     delta, at = decode_varint(body, at)
     key, at = _sized(body, at)
-    value, at = _sized(body, at)
+    value, at = _view(body, at)
     count, at = decode_varint(body, at)
     headers: Headers = []
     for _ in range(count):
@@ -77,10 +79,15 @@ def _record(body: memoryview) -> tuple[int, int, bytes | None, bytes | None, Hea
 
 
 def _sized(body: memoryview, at: int) -> tuple[bytes | None, int]:
+    found, at = _view(body, at)
+    return None if found is None else bytes(found), at
+
+
+def _view(body: memoryview, at: int) -> tuple[memoryview | None, int]:
     """A length and so many bytes; a negative length stands for none at all."""
     length, at = decode_varint(body, at)
     if length < 0:
         return None, at
     if length > len(body) - at:
         raise ValueError(f"a field of {length} bytes where {len(body) - at} are left")
-    return bytes(body[at : at + length]), at + length
+    return body[at : at + length], at + length

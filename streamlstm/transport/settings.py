@@ -12,8 +12,8 @@ class ConnectionSettings:
     """How to reach the brokers.
 
     `security` is passed through to kafka-python under its own names (security_protocol, ssl_*, sasl_*); it may hold
-    secrets and so never appears in a repr. `read_bytes` is the size of one read from a socket (kafka-python's own is
-    4 KB).
+    secrets and so never appears in a repr. `read_bytes` is the size of one read from a socket, where there is as much
+    to come (kafka-python's own is 4 KB); outside a group it is 256 KB at most.
     """
 
     bootstrap_servers: tuple[str, ...]

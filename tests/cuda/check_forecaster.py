@@ -138,7 +138,7 @@ def test_state_is_handed_on_through_snapshots(case: str, first: str, then: str) 
 
     restored = forecaster_of(case, then)
     checkpoint = checkpoint_of(restored)
-    for key, value in records:
+    for key, value in reversed(records):
         checkpoint.load(0, key, value)
     found = checkpoint.finish(0, half, 0, half, 0.0)
     assert (found.problems, found.streams) == ([], written.n_streams)

@@ -107,7 +107,7 @@ class Member:
         )  # fmt: skip
 
     def restore(self, partition: int, topic: SnapshotTopic, first: int, end: int) -> Restored:
-        for key, value in topic.records:
+        for key, value in reversed(topic.records):
             self.checkpoint.load(partition, key, value)
         return self.checkpoint.finish(partition, topic.committed, first, end, self.now)
 

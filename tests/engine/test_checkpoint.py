@@ -75,7 +75,7 @@ class Life:
 
     def restart(self, first: int = 100, end: int | None = None, **changes: object) -> Restored:
         self.start(**changes)
-        for key, value in self.topic.records:
+        for key, value in reversed(self.topic.records):
             self.checkpoint.load(0, key, value)
         return self.checkpoint.finish(0, self.topic.committed, first, self.offset if end is None else end, self.now)
 
@@ -227,9 +227,9 @@ def test_records_that_cannot_be_read_matter_where_partitions_are_bounded(
 ) -> None:
     life = lived(30, max_streams_per_partition=bound)
     life.start()
-    for key, value in life.topic.records:
-        life.checkpoint.load(0, key, value)
     life.checkpoint.unreadable(0, "offsets 7 to 8: CRC")
+    for key, value in reversed(life.topic.records):
+        life.checkpoint.load(0, key, value)
     restored = life.checkpoint.finish(0, life.offset, 100, life.offset, life.now)
     assert [problem.kind for problem in restored.problems] == expected
     if expected:
@@ -427,7 +427,7 @@ def test_a_state_older_than_its_tag_is_a_bug() -> None:
 def test_released_in_the_middle_of_loading() -> None:
     life = lived(30)
     life.start()
-    for key, value in life.topic.records[:3]:
+    for key, value in life.topic.records[-3:]:
         life.checkpoint.load(0, key, value)
     life.checkpoint.release(0)
     assert life.forecaster.release(TOPIC, 0) > 0

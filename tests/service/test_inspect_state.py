@@ -31,8 +31,9 @@ def chunk(offset: int, **changes: object) -> bytes:
 
 
 def cover(*records: tuple[Leaf, bytes | None], keep: bool = False) -> Cover:
+    """Of records in the order of the log."""
     found = Cover(OWNER, None, "float32", lambda _: keep)
-    for leaf, value in records:
+    for leaf, value in reversed(records):
         found.load(leaf.key, value)
     return found
 
@@ -86,11 +87,13 @@ class TestCover:
     def test_another_model_is_told_where_the_model_is_known(self) -> None:
         model = make_model(SCALINGS["none"])
         found = Cover(OWNER, model, "float32", lambda _: False)
-        found.load(ROOT.key, chunk(1))
-        assert found.flaws[ROOT].kind == "model"
-        found.load(ROOT.key, chunk(1, model=model.model_hash))
-        assert found.flaws[ROOT].kind == "abi"
-        found.load(ROOT.key, chunk(1, model=model.model_hash, state_dtype="float16"))
+        for leaf, changes in (
+            (LOW, {}),
+            (HIGH, {"model": model.model_hash}),
+            (ROOT, {"model": model.model_hash, "state_dtype": "float16"}),
+        ):
+            found.load(leaf.key, chunk(1, **changes))
+        assert [found.flaws[leaf].kind for leaf in (LOW, HIGH, ROOT)] == ["model", "abi", "dtype"]
         assert found.flaws[ROOT].message == "expected float32, found float16"
         row_bytes = row_layout(model, "float16").row_bytes
         sound = {"model": model.model_hash, "state_dtype": "float16", "row_bytes": row_bytes}
@@ -99,8 +102,9 @@ class TestCover:
         assert not theirs.flaws
 
     def test_other_records_and_what_is_kept(self) -> None:
-        found = cover((ROOT, chunk(1)), keep=True)
+        found = cover(keep=True)
         found.load(b"not a chunk", b"x")
+        found.load(ROOT.key, chunk(1))
         kept = found.chunks[ROOT].chunk
         assert kept is not None
         assert keys_of(kept) == ["a", "bc"]

@@ -125,18 +125,22 @@ class Snapshots:
         self.slow: set[int] = set()
 
     def begin(self, partition: int) -> None:
-        self._left[partition] = [
+        found: list[Read] = [
             ChunkRecord(key or b"", value)
             for batch in self._brokers.log_of("snapshots", partition)
             for stored in PartitionBytes("snapshots", partition, 0, bytes(batch), [], 1 << 20)
             if isinstance(stored, FetchedBatch)
             for _, _, key, value, _ in records(stored)
-        ] + [EndOfSnapshots(0, 1_000)]
+        ]
+        self._left[partition] = [*reversed(found), EndOfSnapshots(0, 1_000)]
+
+    def enough(self, partition: int) -> None:
+        self._left[partition] = self._left[partition][-1:]
 
     def cancel(self, partition: int) -> None:
         self._left.pop(partition, None)
 
-    def take(self, partition: int) -> Read | None:
+    def take(self, partition: int, timeout: float) -> Read | None:
         return None if partition in self.slow else self._left[partition].pop(0)
 
 
